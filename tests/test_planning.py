@@ -1,0 +1,175 @@
+"""How a run is cut up: integers only, against a limit."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from voxdask import planning
+from voxdask.pencil import tiles
+from voxdask.planning import Problem, format_bytes, make_plan, parse_bytes
+
+LIMITS = st.integers(20, 45).map(lambda power: 2**power)
+THREADS = st.integers(1, 64)
+
+
+@st.composite
+def problems(draw: Any) -> Problem:
+    """Anything from one voxel to 4096^3."""
+    shape = tuple(draw(st.lists(st.integers(1, 4096), min_size=1, max_size=3)))
+    local = list(shape[1:]) or [1]
+    local[-1] = local[-1] // 2 + 1
+    spectral = draw(st.booleans())
+    itemsize = draw(st.sampled_from([4, 8]))
+    return Problem(
+        shape=shape,
+        itemsize=itemsize,
+        fields=draw(st.integers(1, 3)),
+        constants=draw(st.integers(0, 2)),
+        inner=draw(st.integers(0, 3)),
+        halo=draw(st.integers(0, 4)),
+        registers=draw(st.integers(1, 4)),
+        spectral=spectral,
+        columns=local[0],
+        mode_bytes=2 * itemsize * (local[1] if len(local) > 1 else 1),
+    )
+
+
+def check(plan: planning.Plan, limit: int, threads: int) -> None:
+    problem = plan.problem
+    size = problem.shape[0]
+    assert 1 <= plan.threads <= threads
+    assert 1 <= plan.rows <= size and 1 <= plan.columns <= problem.columns and 1 <= plan.chunk_rows <= size
+    for total, width in ((size, plan.rows), (size, plan.chunk_rows), (problem.columns, plan.columns)):
+        ranges = tiles(total, width)
+        assert ranges[0][0] == 0 and ranges[-1][1] == total
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+    assert planning.OVERHEAD_BYTES <= plan.memory_bytes <= limit == plan.memory_limit
+    assert (plan.disk_bytes > 0) == (plan.tier == "spilled")
+    assert plan.reason and plan.tier in str(plan) and plan.reason in str(plan)
+
+
+@settings(max_examples=200)
+@given(problems(), LIMITS, THREADS, st.booleans())
+def test_a_plan_fits(problem: Problem, limit: int, threads: int, chunked: bool) -> None:
+    try:
+        plan = make_plan(problem, memory_limit=limit, threads=threads, chunked=chunked)
+    except MemoryError:
+        assume(False)
+    check(plan, limit, threads)
+    assert plan.tier in ("spilled", "chunked" if chunked else "block")
+
+
+@settings(max_examples=200)
+@given(problems(), LIMITS, THREADS)
+def test_more_memory_is_never_worse(problem: Problem, limit: int, threads: int) -> None:
+    """A plan that fits still fits with more, and is not spilled if it was not before."""
+    try:
+        small = make_plan(problem, memory_limit=limit, threads=threads)
+    except MemoryError as error:
+        (needed,) = re.findall(r"takes? ([0-9.]+ \w?B)", str(error))
+        assert parse_bytes(needed) >= 0.94 * limit
+        return
+    large = make_plan(problem, memory_limit=2 * limit, threads=threads)
+    assert large.tier == small.tier or large.tier == "block"
+    assert large.threads >= small.threads
+    if large.tier == small.tier == "spilled" and large.threads == small.threads:
+        assert large.memory_bytes >= small.memory_bytes or large.memory_bytes <= limit
+
+
+@given(
+    problems(),
+    THREADS,
+    LIMITS,
+    st.booleans(),
+    st.sampled_from(["fields", "constants", "inner", "registers", "spectral"]),
+)
+def test_more_to_hold_takes_more(problem: Problem, threads: int, limit: int, chunked: bool, what: str) -> None:
+    more = Problem(**{**vars(problem), what: getattr(problem, what) + 1 if what != "spectral" else True})
+    small, large = (make_plan(p, memory_limit=1 << 62, threads=threads, chunked=chunked) for p in (problem, more))
+    assert small.tier == large.tier
+    assert large.memory_bytes >= small.memory_bytes
+    state = problem.registers * problem.fields * problem.voxels * problem.itemsize
+    assert small.memory_bytes >= state + planning.OVERHEAD_BYTES
+    try:
+        make_plan(more, memory_limit=limit, threads=threads)
+    except MemoryError:
+        return
+    assert make_plan(problem, memory_limit=limit, threads=threads).memory_bytes <= limit  # it fits, too
+
+
+@given(problems(), THREADS, st.integers(1, 5000))
+def test_chunks_that_a_caller_wants(problem: Problem, threads: int, rows: int) -> None:
+    plan = make_plan(problem, memory_limit=1 << 62, threads=threads, chunked=True, chunk_rows=rows, why="chunks")
+    check(plan, 1 << 62, threads)
+    assert plan.tier == "chunked" and plan.reason == "chunks"
+    assert plan.chunk_rows == min(problem.shape[0], max(rows, problem.halo))
+
+
+def problem_256(**changes: Any) -> Problem:
+    values = {"shape": (256,) * 3, "itemsize": 4, "fields": 1, "constants": 0, "inner": 1, "halo": 2}
+    values |= {"registers": 1, "spectral": True, "columns": 256, "mode_bytes": 129 * 8}
+    return Problem(**{**values, **changes})
+
+
+def test_one_block_takes_few_bytes_per_voxel() -> None:
+    """At most 20 bytes beside the caller's array, for Cahn-Hilliard in float32."""
+    plan = make_plan(problem_256(), memory_limit=1 << 40, threads=2)
+    assert plan.tier == "block" and plan.memory_bytes <= 20 * plan.problem.voxels
+
+
+def test_frames_in_memory_count() -> None:
+    problem = problem_256()
+    limit = make_plan(problem, memory_limit=1 << 40, threads=2).memory_bytes
+    assert make_plan(problem, memory_limit=limit, threads=2).tier == "block"
+    assert make_plan(problem, memory_limit=limit, threads=2, frame_bytes=1).tier == "spilled"
+
+
+def test_what_cannot_fit_says_what_it_needs() -> None:
+    problem = problem_256(shape=(4096,) * 3, columns=4096, mode_bytes=2049 * 8)
+    with pytest.raises(MemoryError, match=r"memory_limit=40.0 MB even spilled to disk: .*4096 x 4096") as caught:
+        make_plan(problem, memory_limit=40_000_000, threads=2)
+    (needed,) = re.findall(r"takes? ([0-9.]+ [kMGT]?B)", str(caught.value))
+    assert make_plan(problem, memory_limit=int(1.01 * parse_bytes(needed)), threads=2).tier == "spilled"
+
+
+def test_a_plan_prints_as_a_table() -> None:
+    plan = make_plan(problem_256(), memory_limit=100_000_000, threads=2)
+    text = str(plan)
+    for word in ("spilled", "256 x 256 x 256 = 16,777,216 voxels, 32-bit", "of 100.0 MB", "would not fit"):
+        assert word in text
+    assert plan._repr_html_() == f"<pre>{text}</pre>"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (1, 1), (2.5e9, 2_500_000_000), ("200MB", 200_000_000), ("1.5 GiB", 3 << 29), (" 3 kb ", 3000), ("7", 7),
+        ("1e3 KiB", 1_024_000), ("64 mib", 64 << 20), ("1TB", 10**12), ("12 B", 12),
+    ],
+)  # fmt: skip
+def test_parse_bytes(text: Any, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["abc", "", "12 XB", "MB", "1 2 MB", None, "200M B", [3]])
+def test_no_number_of_bytes(text: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f'memory_limit is {text!r}; give bytes or a text such as "200MB"')):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", [0, -1, "-5MB", "0", float("inf"), float("nan"), "nan"])
+def test_no_memory(text: Any) -> None:
+    with pytest.raises(ValueError, match=r"memory_limit is .*; (it must be positive|give bytes)"):
+        parse_bytes(text)
+
+
+@given(st.integers(0, 10**15))
+def test_format_bytes_is_read_back(count: int) -> None:
+    if count:
+        assert abs(parse_bytes(format_bytes(count)) - count) <= 0.051 * count
