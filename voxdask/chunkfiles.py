@@ -1,0 +1,356 @@
+"""Arrays larger than memory: the chunk files of an uncompressed Zarr array, read and written directly."""
+
+from __future__ import annotations
+
+import errno
+import math
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike, NDArray
+from zarr.codecs import BytesCodec, Endian
+
+__all__ = ["FLAT_KEYS", "UNHARMED", "ChunkFiles", "describe_oserror", "fsync_path", "replace_file"]
+
+UNHARMED = "the last checkpoint is unharmed"
+
+# Key parts are joined by dots, so that an array is one flat directory: one fsync and one listing cover it.
+FLAT_KEYS: dict[str, Any] = {"name": "default", "separator": "."}
+
+
+@dataclass(frozen=True)
+class ChunkFiles:
+    """A Zarr v3 array on a local disk whose chunk files are read and written directly.
+
+    The array is uncompressed, little-endian and in C order, so a chunk file is the plain C array: reads take
+    only the bytes that they need, straight into a NumPy buffer, without the interpreter lock. Any Zarr reader
+    opens it. An instance holds a path and three facts, no open file: threads may share it, and it pickles.
+
+    Writes go in place and aren't synced. Distinct chunks may be written at once; one that is being written
+    must not be read; after a crash an array is worth what the last :meth:`sync` left of it.
+
+    Parameters
+    ----------
+    path : Path
+        Directory of the array.
+    shape, chunks : tuple of int
+        Shape of the array and of a chunk, at least 1 along every axis.
+    dtype : numpy.dtype
+        Boolean, integer, floating or complex.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> u = ChunkFiles.create(folder.name + "/u", shape=(5, 3), chunks=(2, 3), dtype="float32")
+    >>> for lo in range(0, 5, 2):
+    ...     u.write_rows(lo, np.full((min(2, 5 - lo), 3), lo, np.float32))
+    >>> u.read_rows(1, 4)[:, 0]
+    array([0., 2., 2.], dtype=float32)
+    >>> zarr.open_array(folder.name + "/u")[4, 0]
+    array(4., dtype=float32)
+    >>> folder.cleanup()
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        shape: Sequence[int],
+        chunks: Sequence[int],
+        dtype: DTypeLike,
+        *,
+        dims: Sequence[str] | None = None,
+    ) -> ChunkFiles:
+        """Create an array without chunks at `path`, where nothing may be yet.
+
+        Raises
+        ------
+        FileExistsError
+            If something is at `path`.
+        ValueError
+            If `shape` and `chunks` don't fit together, or `dtype` isn't numeric.
+        """
+        path = Path(path).absolute()
+        shape = tuple(map(operator.index, shape))
+        chunks = tuple(map(operator.index, chunks))
+        dtype = np.dtype(dtype).newbyteorder("<")
+        if not shape or len(shape) != len(chunks) or min(*shape, *chunks) < 1:
+            raise ValueError(f"{shape=} and {chunks=} must have the same length and hold integers >= 1")
+        if dtype.kind not in "biufc":
+            raise ValueError(f"dtype={dtype} is not boolean, integer, floating or complex")
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "an array is created only where nothing is yet", str(path))
+        with describe_oserror("creating an array", path):
+            zarr.create_array(
+                str(path),
+                shape=shape,
+                chunks=chunks,
+                dtype=dtype,
+                fill_value=np.nan if dtype.kind in "fc" else 0,
+                filters=None,
+                serializer=BytesCodec(endian="little"),
+                compressors=None,
+                chunk_key_encoding=FLAT_KEYS,
+                dimension_names=dims,
+            )
+        return cls(path, shape, chunks, dtype)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> ChunkFiles:
+        """Open the array at `path`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no Zarr array at `path`.
+        ValueError
+            If its chunk files aren't plain C arrays with flat keys.
+        """
+        path = Path(path).absolute()
+        array = zarr.open_array(str(path), mode="r", zarr_format=3)
+        encoding = array.metadata.to_dict()["chunk_key_encoding"]
+        codecs = array.metadata.codecs  # type: ignore[union-attr]  # it is v3
+        # A byte order of None is that of one-byte types.
+        plain = [isinstance(c, BytesCodec) and c.endian in (Endian.little, None) for c in codecs] == [True]
+        if not plain or encoding != {"name": "default", "configuration": {"separator": "."}}:
+            raise ValueError(f"{path} is a Zarr array, but not one that ChunkFiles.create made")
+        return cls(path, array.shape, array.chunks, array.dtype)
+
+    @property
+    def chunk_counts(self) -> tuple[int, ...]:
+        """Number of chunks along each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+
+    def chunk_shape(self, index: Sequence[int]) -> tuple[int, ...]:
+        """Shape of what chunk `index` holds of the array: less than `chunks` at the far edges."""
+        counts = self.chunk_counts
+        if len(index) != len(counts) or not all(0 <= i < n for i, n in zip(index, counts, strict=True)):
+            raise IndexError(f"chunk {tuple(index)} is outside the {counts} chunks of {self.path}")
+        return tuple(min(c, n - i * c) for i, c, n in zip(index, self.chunks, self.shape, strict=True))
+
+    def read_rows(self, lo: int, hi: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows [lo, hi) of the first axis, of an array that is chunked along it alone.
+
+        Parameters
+        ----------
+        lo, hi : int
+            0 <= lo <= hi <= shape[0]; any rows will do, across chunks.
+        out : ndarray, optional
+            C-contiguous, of shape (hi - lo, *shape[1:]) and the array's dtype: filled and returned.
+
+        Raises
+        ------
+        OSError
+            If a chunk file is missing or shorter than the rows that are read from it. Never filled in.
+        """
+        self._check_slabs()
+        if not 0 <= lo <= hi <= self.shape[0]:
+            raise IndexError(f"rows {lo} to {hi} are outside the {self.shape[0]} rows of {self.path}")
+        out = self._buffer(out, (hi - lo, *self.shape[1:]))
+        rows, row_bytes = self.chunks[0], math.prod(self.shape[1:]) * self.dtype.itemsize
+        for slab in range(lo // rows, -(-hi // rows)):
+            start, stop = max(lo, slab * rows), min(hi, (slab + 1) * rows)
+            offset = (start - slab * rows) * row_bytes
+            self._read(self._slab_index(slab), offset, out[start - lo : stop - lo])
+        return out
+
+    def write_rows(self, lo: int, block: NDArray[Any]) -> None:
+        """Overwrite rows [lo, lo + len(block)), in an array that is chunked along the first axis alone.
+
+        A block that isn't C-contiguous is copied.
+
+        Raises
+        ------
+        ValueError
+            If the rows don't start and end at chunk boundaries (or the array's end): part of a chunk can't be
+            written safely beside another writer.
+        """
+        self._check_slabs()
+        rows, length, hi = self.chunks[0], self.shape[0], lo + len(block)
+        if not 0 <= lo < hi <= length or lo % rows or (hi % rows and hi != length):
+            raise ValueError(f"rows {lo} to {hi} of {length} are not whole chunks of {rows} in {self.path}")
+        self._check_block(block, (hi - lo, *self.shape[1:]))
+        for start in range(lo, hi, rows):
+            self._write(self._slab_index(start // rows), block[start - lo : start - lo + rows])
+
+    def read_chunk(self, index: Sequence[int], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Chunk `index`, without padding: of shape ``chunk_shape(index)``; into `out` where given.
+
+        Raises
+        ------
+        OSError
+            If the chunk file is missing or short.
+        """
+        shape = self.chunk_shape(index)
+        out = self._buffer(out, shape)
+        if shape[1:] == self.chunks[1:]:
+            self._read(index, 0, out)
+        else:
+            padded = np.empty((shape[0], *self.chunks[1:]), self.dtype)
+            self._read(index, 0, padded)
+            out[...] = padded[tuple(map(slice, shape))]
+        return out
+
+    def write_chunk(self, index: Sequence[int], block: NDArray[Any]) -> None:
+        """Overwrite chunk `index` by `block`, of shape ``chunk_shape(index)``."""
+        shape = self.chunk_shape(index)
+        self._check_block(block, shape)
+        if shape[1:] != self.chunks[1:]:
+            padded = np.zeros((shape[0], *self.chunks[1:]), self.dtype)
+            padded[tuple(map(slice, shape))] = block
+            block = padded
+        self._write(index, block)
+
+    def missing_chunks(self) -> int:
+        """Number of chunk files that are absent or don't have a whole chunk's size."""
+        sizes = file_sizes(self.path)
+        files = map(self._chunk_name, np.ndindex(self.chunk_counts))
+        return sum(sizes.get(name) != self._chunk_bytes for name in files)
+
+    def sync(self) -> None:
+        """Return once all chunks, metadata and directory entries are on disk.
+
+        Raises
+        ------
+        OSError
+            If a chunk is missing, or the disk is full or fails.
+        """
+        for index in np.ndindex(self.chunk_counts):
+            fsync_path(self._chunk_path(index))
+        for path in (self.path / "zarr.json", self.path, self.path.parent):
+            fsync_path(path)
+
+    def sync_rows(self, lo: int, hi: int) -> None:
+        """Return once the contents of the chunks that hold rows [lo, hi) are on disk."""
+        self._check_slabs()
+        for slab in range(lo // self.chunks[0], -(-hi // self.chunks[0])):
+            fsync_path(self._chunk_path(self._slab_index(slab)))
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return math.prod(self.chunks) * self.dtype.itemsize
+
+    def _chunk_name(self, index: Sequence[int]) -> str:
+        return ".".join(("c", *map(str, index)))
+
+    def _chunk_path(self, index: Sequence[int]) -> Path:
+        return self.path / self._chunk_name(index)
+
+    def _slab_index(self, slab: int) -> tuple[int, ...]:
+        return (slab, *(0 for _ in self.shape[1:]))
+
+    def _check_slabs(self) -> None:
+        if self.chunks[1:] != self.shape[1:]:
+            raise ValueError(
+                f"{self.path} has chunks {self.chunks} of {self.shape}: rows need one that is chunked along "
+                "the first axis alone; use read_chunk and write_chunk"
+            )
+
+    def _check_block(self, block: NDArray[Any], shape: tuple[int, ...]) -> None:
+        if block.shape != shape or block.dtype != self.dtype:
+            raise ValueError(f"{self.path} takes {self.dtype}{shape} here, not {block.dtype}{block.shape}")
+
+    def _buffer(self, out: NDArray[Any] | None, shape: tuple[int, ...]) -> NDArray[Any]:
+        if out is None:
+            return np.empty(shape, self.dtype)
+        self._check_block(out, shape)
+        if not out.flags.c_contiguous:
+            raise ValueError(f"out must be C-contiguous, not of strides {out.strides}")
+        return out
+
+    def _read(self, index: Sequence[int], offset: int, target: NDArray[Any]) -> None:
+        path, view, done = self._chunk_path(index), _as_bytes(target), 0
+        with describe_oserror(f"reading {view.nbytes} bytes of chunk {tuple(index)}", path):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                while done < view.nbytes:
+                    count = os.preadv(fd, [view[done:]], offset + done)
+                    if count == 0:
+                        message = f"Only {offset + done} of a chunk's {self._chunk_bytes} bytes"
+                        raise OSError(errno.EIO, message)
+                    done += count
+            finally:
+                os.close(fd)
+
+    def _write(self, index: Sequence[int], block: NDArray[Any]) -> None:
+        path, view, done = self._chunk_path(index), _as_bytes(np.ascontiguousarray(block)), 0
+        with describe_oserror(f"writing {view.nbytes} bytes", path, UNHARMED):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                while done < view.nbytes:
+                    done += os.pwrite(fd, view[done:], done)
+                if done < self._chunk_bytes:
+                    # Zarr's edge chunks have full size. Last: a failed first write must leave a short file.
+                    os.ftruncate(fd, self._chunk_bytes)
+            finally:
+                os.close(fd)
+
+
+def _as_bytes(array: NDArray[Any]) -> memoryview:
+    """The bytes of a C-contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def file_sizes(folder: str | os.PathLike[str]) -> dict[str, int]:
+    """Size in bytes of each file in `folder`; one that a writer renames or removes meanwhile is left out."""
+    sizes = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
+
+
+def fsync_path(path: str | os.PathLike[str]) -> None:
+    """Return once the file or directory `path` is on disk."""
+    with describe_oserror("syncing to disk", path, UNHARMED):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def replace_file(path: Path, text: str, temporary: Path) -> None:
+    """Replace the file `path` by `text`, atomically and durably; `temporary` is a path on the same disk."""
+    with describe_oserror(f"writing {len(text)} bytes", path, UNHARMED):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            fsync_path(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    fsync_path(path.parent)
+
+
+@contextmanager
+def describe_oserror(action: str, path: str | os.PathLike[str], consolation: str = "") -> Iterator[None]:
+    """Re-raise an ``OSError`` with the same errno, and so class, saying what was being done to which path.
+
+    Examples
+    --------
+    >>> with describe_oserror("reading 8 bytes", "lost.npy"):
+    ...     raise OSError(errno.ENOENT, "No such file or directory")
+    Traceback (most recent call last):
+    FileNotFoundError: [Errno 2] No such file or directory, while reading 8 bytes: 'lost.npy'
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{reason}, while {action}" + (f" ({consolation})" if consolation else "")
+        raise OSError(error.errno or errno.EIO, message, os.fspath(path)) from error
