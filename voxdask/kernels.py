@@ -1,0 +1,351 @@
+"""Compiled programs: plain functions of padded arrays that declare their halo.
+
+NumPy arrays run through numba, without the interpreter's lock, so that threads work side by side;
+compiled code is cached on disk. CuPy arrays run through CUDA C. Nothing here knows where a block came
+from or what lies beyond it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numba
+import numpy as np
+import platformdirs
+import sympy as sp
+
+from voxdask import backend
+from voxdask.loops import Update, cuda_source, filter_loop, loops_of, numba_source
+from voxdask.lowering import Program
+from voxdask.printing import Scalars
+from voxdask.symbols import Parameter
+
+__all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program"]
+
+#: What the type of an array's elements is called in C.
+_REALS = {"f": "float", "d": "double"}
+
+#: CUDA's largest number of thread blocks along y and z.
+_MOST_BLOCKS = 65535
+
+_import_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How one loop is called: which arrays it writes and reads, and how far it reaches."""
+
+    name: str
+    writes: tuple[str, ...]
+    reads: tuple[str, ...]
+    coordinates: tuple[str, ...]
+    margin: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A program ready to run on padded blocks; cheap to send to another process.
+
+    Attributes
+    ----------
+    axes : tuple of str
+        Names of the array axes, in storage order.
+    inputs, outputs : tuple of str
+        Arrays that are read (padded by `halo` on every side) and results.
+    coordinates : tuple of str
+        Axes along which the positions of the padded block are needed.
+    halo : int
+        Depth of the ghost layers of every input.
+    output_margin : int
+        How far beyond the region of interest the outputs reach.
+    parameters : tuple of str
+        Numbers that a call supplies.
+    """
+
+    axes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    coordinates: tuple[str, ...]
+    halo: int
+    output_margin: int
+    parameters: tuple[str, ...]
+    numbers: tuple[float, ...]
+    updates: tuple[Update, ...]
+    calls: tuple[_Call, ...]
+    host: str
+    device: str
+
+    def __call__(
+        self,
+        blocks: Mapping[str, Any],
+        positions: Mapping[str, Any],
+        parameters: Mapping[str, float],
+        out: Mapping[str, Any] | None = None,
+        weights: Sequence[float] = (),
+        empty: Callable[..., Any] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate every stage on a padded block.
+
+        Parameters
+        ----------
+        blocks : mapping of str to array
+            Every input, padded by `halo`; and, for updates, ``base<m>_<output>`` without padding.
+        positions : mapping of str to 1-D array
+            Coordinates of the padded block along `coordinates`.
+        parameters : mapping of str to float
+        out : mapping of str to array, optional
+            C-contiguous results to write into: outputs, or ``target<m>_<output>`` for updates.
+        weights : sequence of float
+            One for each update.
+        empty : callable, optional
+            ``empty(name, shape, dtype)`` gives the arrays that stages write; a fresh one by default.
+
+        Returns
+        -------
+        dict of str to array
+
+        Raises
+        ------
+        ValueError
+            If an array does not fit.
+        """
+        some = blocks[self.inputs[0]]
+        xp, dtype = backend.namespace(some), some.dtype
+        shape = tuple(n - 2 * self.halo for n in some.shape)
+        scalars = [*(parameters[name] for name in self.parameters), *self.numbers]
+        packed = xp.asarray(scalars, dtype=dtype)
+        along = {axis: xp.asarray(positions[axis], dtype=dtype) for axis in self.coordinates}
+        for axis, places in along.items():
+            _checked(f"positions along {axis}", places, (some.shape[self.axes.index(axis)],), dtype)
+        arrays = {name: _checked(name, blocks[name], some.shape, dtype) for name in self.inputs}
+        functions = _load_host(self.host) if xp is np else _load_device(self.device, dtype.char)
+        for call in self.calls:
+            final = call is self.calls[-1]
+            extent = tuple(n + 2 * call.margin for n in shape)
+            written = {}
+            for name in call.writes:
+                given = out.get(name) if out is not None and final else None
+                if given is None:
+                    given = xp.empty(extent, dtype) if empty is None else empty(name, extent, dtype)
+                written[name] = _checked(name, given, extent, dtype)
+            read = [arrays[n] if n in arrays else _checked(n, blocks[n], extent, dtype) for n in call.reads]
+            scales = [dtype.type(w) for w in weights] if final else []
+            values = (*written.values(), *read, *(along[axis] for axis in call.coordinates), packed, *scales)
+            _run(functions, call.name, extent, values, on_host=xp is np)
+            arrays.update(written)
+        return written
+
+
+def compile_program(program: Program, updates: tuple[Update, ...] = ()) -> Kernel:
+    """Print a program's kernels; they are compiled at the first call, once for each dtype.
+
+    Parameters
+    ----------
+    program : Program
+    updates : tuple of Update
+        Write ``base + w r`` instead of the result r, for every update; fuses an explicit stage.
+
+    Returns
+    -------
+    Kernel
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from voxdask.lowering import lower
+    >>> from voxdask.symbols import Field, laplace
+    >>> kernel = compile_program(lower((laplace(Field("u")),), ("du",), ("x",)))
+    >>> kernel({"u": np.arange(6.0) ** 2}, {}, {"inverse_spacing_x": 1.0})["du"]
+    array([2., 2., 2., 2.])
+    """
+    return _compile(program, tuple(updates))
+
+
+@lru_cache(maxsize=256)
+def _compile(program: Program, updates: tuple[Update, ...]) -> Kernel:
+    if not program.inputs:
+        raise ValueError("the equation reads no field, so nothing says how large its result is")
+    scalars, loops = Scalars(program.parameters), loops_of(program, updates)
+    needed = {axis for loop in loops for axis in loop.coordinates}
+    return Kernel(
+        axes=program.axes,
+        inputs=program.inputs,
+        outputs=program.outputs,
+        coordinates=tuple(axis for axis in program.axes if axis in needed),
+        halo=program.halo,
+        output_margin=program.output_margin,
+        parameters=program.parameters,
+        updates=updates,
+        calls=tuple(_Call(loop.name, loop.writes, loop.reads, loop.coordinates, loop.margin) for loop in loops),
+        host=numba_source(loops, scalars),
+        device=cuda_source(loops, scalars),
+        numbers=scalars.values(),  # printing collects them
+    )
+
+
+def _checked(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """The array, if compiled code may run over it; it has no bounds of its own."""
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"{name!r} is {array.dtype}{list(array.shape)}; the kernel needs {dtype}{list(shape)}")
+    if backend.is_device_array(array) and not array.flags.c_contiguous:
+        raise ValueError(f"{name!r} is not C-contiguous, as an array on a device must be")
+    return array
+
+
+@lru_cache(maxsize=512)
+def _load_host(source: str) -> ModuleType:
+    """Import generated source from a file of its own, so that numba can cache what it compiles."""
+    digest = hashlib.sha256(f"{numba.__version__}\n{source}".encode()).hexdigest()[:24]
+    with _import_lock:
+        path = _stored(f"kernel_{digest}.py", source)
+        spec = importlib.util.spec_from_file_location(f"voxdask_kernel_{digest}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot import the generated kernel {path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # numba looks the module up by name when it reads its cache
+        spec.loader.exec_module(module)
+    return module
+
+
+def _stored(name: str, text: str) -> Path:
+    """A file with a text, in the user's cache, or in a temporary directory where that can't be written."""
+    directory = Path(platformdirs.user_cache_dir("voxdask")) / "kernels"
+    try:
+        path = _write_once(directory, name, text)
+        if os.access(directory, os.W_OK):  # numba writes beside it
+            return path
+    except OSError:
+        pass
+    return _write_once(_temporary_directory(), name, text)
+
+
+def _write_once(directory: Path, name: str, text: str) -> Path:
+    """Write a file unless it is there and whole; many processes may do so at once."""
+    path, data = directory / name, text.encode()
+    if path.exists() and path.read_bytes() == data:
+        return path
+    directory.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+@lru_cache(maxsize=1)
+def _temporary_directory() -> Path:
+    directory = tempfile.mkdtemp(prefix="voxdask-kernels-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
+
+
+@lru_cache(maxsize=512)
+def _load_device(source: str, dtype: str) -> Any:
+    return backend.raw_module(f"typedef {_REALS[dtype]} real;\n{source}")
+
+
+def _run(functions: Any, name: str, extent: tuple[int, ...], values: Sequence[Any], *, on_host: bool) -> None:
+    """Call a compiled loop; on a device its arguments end with the extents."""
+    if on_host:
+        getattr(functions, name)(*values)
+    else:
+        _launch(functions.get_function(name), extent, (*values, *map(np.int32, extent)))
+
+
+def _launch(function: Any, extent: tuple[int, ...], values: tuple[Any, ...]) -> None:
+    """Run a device function with about one thread for each voxel, the last axis fastest."""
+    if 0 in extent:
+        return
+    threads = (256,) if len(extent) == 1 else (64, 4, 1)[: len(extent)]
+    blocks = [-(-n // t) for n, t in zip(reversed(extent), threads, strict=True)]
+    function((blocks[0], *(min(n, _MOST_BLOCKS) for n in blocks[1:])), threads, values)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Multiplies a block of a spectrum, in place, by a function of the squared wavenumbers.
+
+    Attributes
+    ----------
+    axes : tuple of str
+    parameters : tuple of str
+        Numbers that a call supplies.
+    """
+
+    axes: tuple[str, ...]
+    parameters: tuple[str, ...]
+    numbers: tuple[float, ...]
+    host: str
+    device: str
+
+    def __call__(self, spectrum: Any, squares: Sequence[Any], parameters: Mapping[str, float]) -> None:
+        """Multiply in place.
+
+        Parameters
+        ----------
+        spectrum : array
+            Real or complex, one axis for each of `axes`.
+        squares : sequence of 1-D array
+            Squared wavenumbers of the block along each axis.
+        parameters : mapping of str to float
+        """
+        xp, real = backend.namespace(spectrum), spectrum.real.dtype
+        packed = xp.asarray([*(parameters[name] for name in self.parameters), *self.numbers], dtype=real)
+        along = [xp.asarray(square, dtype=real) for square in squares]
+        for axis, square, n in zip(self.axes, along, spectrum.shape, strict=True):
+            _checked(f"squared wavenumbers along {axis}", square, (n,), real)
+        if xp is np:
+            _load_host(self.host).multiply(spectrum, *along, packed)
+            return
+        modes = xp.ascontiguousarray(spectrum)
+        components = np.int32(modes.itemsize // real.itemsize)
+        extents = map(np.int32, modes.shape)
+        function = _load_device(self.device, real.char).get_function("multiply")
+        _launch(function, modes.shape, (modes, *along, packed, *extents, components))
+        if modes is not spectrum:
+            spectrum[...] = modes
+
+
+@lru_cache(maxsize=256)
+def compile_filter(expression: sp.Expr, axes: tuple[str, ...]) -> Filter:
+    """Print a filter's kernels; they are compiled at the first call.
+
+    Parameters
+    ----------
+    expression : Expr
+        In ``q_<axis>``, the squared wavenumbers, and parameters.
+    axes : tuple of str
+
+    Returns
+    -------
+    Filter
+
+    Examples
+    --------
+    >>> import numpy as np, sympy as sp
+    >>> spectrum = np.ones(3)
+    >>> half = compile_filter(1 / (1 + sp.Symbol("q_x", nonnegative=True)), ("x",))
+    >>> half(spectrum, [np.array([0.0, 1.0, 3.0])], {})
+    >>> spectrum
+    array([1.  , 0.5 , 0.25])
+    """
+    scalars, loop = Scalars(tuple(sorted(s.name for s in expression.atoms(Parameter)))), filter_loop(expression, axes)
+    host, device = numba_source([loop], scalars), cuda_source([loop], scalars)
+    return Filter(axes, scalars.parameters, scalars.values(), host, device)

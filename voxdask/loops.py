@@ -1,0 +1,291 @@
+"""Source text of loops over voxels: Python for numba, C for CUDA.
+
+A :class:`Loop` says what is read, computed and written at every voxel; each language prints the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from voxdask.printing import PYTHON, C, Names, Printer, Scalars
+from voxdask.program import Program, Sample
+from voxdask.symbols import Coordinate
+
+#: LLVM may contract and reorder, but must not assume that there is no NaN: the time loop looks for it.
+_NUMBA_HEADER = """\
+import math
+from numba import njit
+
+FASTMATH = {'contract', 'reassoc', 'arcp', 'nsz'}
+
+
+@njit(fastmath=FASTMATH, nogil=True)
+def clip(u, lower, upper):
+    return lower if u < lower else (upper if u > upper else u)
+
+
+@njit(fastmath=FASTMATH, nogil=True)
+def larger(a, b):
+    return a if a >= b or a != a else b
+
+
+@njit(fastmath=FASTMATH, nogil=True)
+def smaller(a, b):
+    return a if a <= b or a != a else b
+"""
+
+_CUDA_HEADER = """\
+static __device__ inline real clip(real u, real lower, real upper) {
+    return u < lower ? lower : (u > upper ? upper : u);
+}
+static __device__ inline real larger(real a, real b) { return a >= b || a != a ? a : b; }
+static __device__ inline real smaller(real a, real b) { return a <= b || a != a ? a : b; }
+"""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What becomes of a result r: ``target = base + w r``, or ``target += w r`` without a base."""
+
+    base: bool = True
+
+
+@dataclass(frozen=True)
+class Store:
+    """A result r, and where it goes: ``target = r``, or ``target = base + w r`` with a base and a weight."""
+
+    target: str
+    result: int
+    base: str | None = None
+    weight: str | None = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One function over the voxels of a block.
+
+    Attributes
+    ----------
+    name : str
+    axes : tuple of str
+    writes, reads : tuple of str
+        Arrays, in the order in which a call passes them.
+    coordinates : tuple of str
+        Axes along which a call passes positions, after the arrays.
+    margin : int
+        How far beyond the region of interest the loop runs.
+    expressions : tuple of Expr
+        The results, in samples, coordinates and parameters.
+    reach : dict of str to int
+        How far each array, and the positions under the name "", reach beyond what is written.
+    stores : tuple of Store
+    weights : tuple of str
+    factor : bool
+        The result multiplies a block of real or complex modes.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    writes: tuple[str, ...]
+    reads: tuple[str, ...]
+    coordinates: tuple[str, ...]
+    margin: int
+    expressions: tuple[sp.Expr, ...]
+    samples: tuple[Sample, ...]
+    reach: dict[str, int]
+    stores: tuple[Store, ...]
+    weights: tuple[str, ...] = ()
+    factor: bool = False
+
+
+def loops_of(program: Program, updates: tuple[Update, ...] = ()) -> list[Loop]:
+    """One loop for each stage; `updates` say what becomes of the results of the last one."""
+    loops = []
+    for number, (stage, margin) in enumerate(zip(program.stages, program.margins, strict=True)):
+        stores = tuple(Store(name, r) for r, name in enumerate(stage.outputs))
+        used = updates if number == len(program.stages) - 1 else ()
+        if used:
+            stores = tuple(
+                Store(f"target{m}_{name}", r, f"{'base' if update.base else 'target'}{m}_{name}", f"w{m}")
+                for m, update in enumerate(used)
+                for r, name in enumerate(stage.outputs)
+            )
+        bases = [store.base for store in stores if store.base and store.base != store.target]
+        reach = {name: program.margin(name) - margin for name in stage.inputs}
+        loops.append(
+            Loop(
+                name=f"evaluate{number}",
+                axes=program.axes,
+                writes=tuple(store.target for store in stores),
+                reads=(*bases, *stage.inputs),
+                coordinates=tuple(axis for axis in program.axes if axis in stage.coordinates),
+                margin=margin,
+                expressions=stage.expressions,
+                samples=stage.samples,
+                reach={**reach, "": program.halo - margin},
+                stores=stores,
+                weights=tuple(f"w{m}" for m in range(len(used))),
+            )
+        )
+    return loops
+
+
+def filter_loop(expression: sp.Expr, axes: tuple[str, ...]) -> Loop:
+    """The loop that multiplies a spectrum by a function of the squared wavenumbers ``q_<axis>``."""
+    squares = {sp.Symbol(f"q_{axis}", nonnegative=True): Coordinate(axis, real=True) for axis in axes}
+    if expression.has(Coordinate):
+        raise ValueError(f"a filter depends on position: {expression}")
+    return Loop(
+        name="multiply",
+        axes=axes,
+        writes=("spectrum",),
+        reads=(),
+        coordinates=axes,
+        margin=0,
+        expressions=(expression.xreplace(squares),),
+        samples=(),
+        reach={"": 0},
+        stores=(Store("spectrum", 0),),
+        factor=True,
+    )
+
+
+def numba_source(loops: Sequence[Loop], scalars: Scalars) -> str:
+    """Python source of ``<loop>(*writes, *reads, *positions, p, *weights)`` for every loop.
+
+    Every neighbour is a row slice along the last axis, so that the inner loop has non-negative
+    unit-stride indices and LLVM vectorises it.
+
+    Examples
+    --------
+    >>> from voxdask.lowering import lower
+    >>> from voxdask.symbols import Field, laplace
+    >>> program = lower((laplace(Field("u")),), ("du",), ("x",))
+    >>> "for i0 in range(n0)" in numba_source(loops_of(program), Scalars(program.parameters))
+    True
+    """
+    return "\n\n".join([_NUMBA_HEADER, *(_numba_loop(loop, scalars) for loop in loops)])
+
+
+def cuda_source(loops: Sequence[Loop], scalars: Scalars) -> str:
+    """CUDA C source of one kernel for every loop, for a type ``real`` that is yet to be defined.
+
+    The arguments are those of :func:`numba_source`, then the extents of what is written, and for a filter
+    how many reals a mode has. Threads stride over the grid, so that any launch is right.
+
+    Examples
+    --------
+    >>> from voxdask.lowering import lower
+    >>> from voxdask.symbols import Field, laplace
+    >>> program = lower((laplace(Field("u")),), ("du",), ("x",))
+    >>> "__global__ void evaluate0(" in cuda_source(loops_of(program), Scalars(program.parameters))
+    True
+    """
+    return "\n".join([_CUDA_HEADER, *(_cuda_loop(loop, scalars) for loop in loops)])
+
+
+def _numba_loop(loop: Loop, scalars: Scalars) -> str:
+    names, last = Names(), len(loop.axes) - 1
+    printer = Printer(PYTHON, scalars, names)
+    results = printer.results(loop.expressions)
+
+    rows = [
+        f"{names('row', name)} = {array}[{', '.join([f'i{a}' for a in range(last)] + [':'])}]"
+        for name, array in _in_place(loop, names).items()
+    ]
+    loads = []
+    for sample in loop.samples:
+        *starts, start = (loop.reach[sample.array] + o for o in sample.offset)
+        index = [*(_plus(f"i{a}", s) for a, s in enumerate(starts)), f"{start}:{_plus(f'n{last}', start)}"]
+        row = names.sample("row", sample)
+        rows.append(f"{row} = {names('in', sample.array)}[{', '.join(index)}]")
+        loads.append(f"{names.sample('at', sample)} = {row}[i{last}]")
+    for axis in loop.coordinates:
+        a = loop.axes.index(axis)
+        where = loads if a == last else rows
+        where.append(f"{names('position', axis)} = {names('along', axis)}[{_plus(f'i{a}', loop.reach[''])}]")
+    stores = []
+    for store in loop.stores:
+        target = f"{names('row', store.target)}[i{last}]"
+        if store.base:
+            stores.append(f"{target} = {names('row', store.base)}[i{last}] + {store.weight} * {results[store.result]}")
+        else:
+            stores.append(f"{target} {'*=' if loop.factor else '='} {results[store.result]}")
+
+    arguments = [names("out", n) for n in loop.writes] + [names("in", n) for n in loop.reads]
+    arguments += [*(names("along", axis) for axis in loop.coordinates), "p", *loop.weights]
+    extents = "".join(f"n{a}, " for a in range(last + 1))
+    lines = ["@njit(fastmath=FASTMATH, nogil=True, cache=True, error_model='numpy')"]
+    lines.append(f"def {loop.name}({', '.join(arguments)}):")
+    lines += [f"    {name} = p[{index}]" for name, index in sorted(printer.constants.items())]
+    lines.append(f"    {extents}= {arguments[0]}.shape")
+    lines += [f"{'    ' * (a + 1)}for i{a} in range(n{a}):" for a in range(last)]
+    lines += ["    " * (last + 1) + row for row in rows]
+    lines.append(f"{'    ' * (last + 1)}for i{last} in range(n{last}):")
+    assignments = [f"{name} = {text}" for name, text in printer.assignments]
+    lines += ["    " * (last + 2) + line for line in (*loads, *assignments, *stores)]
+    return "\n".join(lines) + "\n"
+
+
+def _cuda_loop(loop: Loop, scalars: Scalars) -> str:
+    names, ndim = Names(), len(loop.axes)
+    printer = Printer(C, scalars, names)
+    results = printer.results(loop.expressions)
+
+    # for arrays that reach g voxels beyond the output: the stride s<g>_<a> along each axis, this voxel's place at<g>
+    strides, places = [], []
+    for g in sorted({0, *(loop.reach[sample.array] for sample in loop.samples)}):
+        for a in reversed(range(ndim - 1)):
+            further = f"s{g}_{a + 1} * " if a + 1 < ndim - 1 else ""
+            strides.append(f"const long long s{g}_{a} = {further}({_plus(f'n{a + 1}', 2 * g)});")
+        terms = [f"({_plus(f'i{a}', g)}) * s{g}_{a}" for a in range(ndim - 1)]
+        places.append(f"const long long at{g} = {' + '.join([*terms, _plus(f'i{ndim - 1}', g)])};")
+    loads = []
+    for sample in loop.samples:
+        g = loop.reach[sample.array]
+        place = f"at{g}" + "".join(f" + {o} * s{g}_{a}" for a, o in enumerate(sample.offset[:-1]) if o)
+        value = f"{names('in', sample.array)}[{_plus(place, sample.offset[-1])}]"
+        loads.append(f"const real {names.sample('at', sample)} = {value};")
+    for axis in loop.coordinates:
+        place = _plus(f"i{loop.axes.index(axis)}", loop.reach[""])
+        loads.append(f"const real {names('position', axis)} = {names('along', axis)}[{place}];")
+    stores, arrays = [], _in_place(loop, names)
+    for store in loop.stores:
+        target, result = arrays[store.target], results[store.result]
+        if loop.factor:
+            stores.append(f"for (int m = 0; m < components; ++m) {target}[at0 * components + m] *= {result};")
+        elif store.base:
+            stores.append(f"{target}[at0] = {arrays[store.base]}[at0] + {store.weight} * {result};")
+        else:
+            stores.append(f"{target}[at0] = {result};")
+
+    sampled = {sample.array for sample in loop.samples}  # these can't overlap what is written
+    arguments = [f"real* {names('out', n)}" for n in loop.writes]
+    arguments += [f"const real* {'__restrict__ ' * (n in sampled)}{names('in', n)}" for n in loop.reads]
+    arguments += [f"const real* __restrict__ {names('along', axis)}" for axis in loop.coordinates]
+    arguments += ["const real* __restrict__ p", *(f"real {w}" for w in loop.weights)]
+    arguments += [f"int n{a}" for a in range(ndim)] + ["int components"] * loop.factor
+    lines = [f'extern "C" __global__ void {loop.name}({", ".join(arguments)}) {{']
+    lines += [f"    const real {name} = p[{index}];" for name, index in sorted(printer.constants.items())]
+    lines += [f"    {stride}" for stride in strides]
+    for a, d in enumerate("xyz"[ndim - 1 :: -1]):
+        first, step = f"blockIdx.{d} * blockDim.{d} + threadIdx.{d}", f"gridDim.{d} * blockDim.{d}"
+        lines.append(f"    for (int i{a} = {first}; i{a} < n{a}; i{a} += {step})")
+    lines[-1] += " {"
+    assignments = [f"const real {name} = {text};" for name, text in printer.assignments]
+    lines += ["        " + line for line in (*places, *loads, *assignments, *stores)]
+    return "\n".join([*lines, "    }", "}\n"])
+
+
+def _in_place(loop: Loop, names: Names) -> dict[str, str]:
+    """The arrays that have the extent of the loop, with their identifiers: targets and bases."""
+    bases = {store.base: names("in", store.base) for store in loop.stores if store.base}
+    return {**bases, **{name: names("out", name) for name in loop.writes}}
+
+
+def _plus(text: str, number: int) -> str:
+    """A sum in source text, without a zero."""
+    return f"{text} {'-' if number < 0 else '+'} {abs(number)}" if number else text
