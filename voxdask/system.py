@@ -1,0 +1,132 @@
+"""A model on a grid: everything that a tile function needs to know, and no field.
+
+A :class:`System` is small and can be sent to another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import sympy as sp
+
+from voxdask.boundary import Axis
+from voxdask.equation import Equation, dt
+from voxdask.grid import Grid
+from voxdask.kernels import Filter, Kernel, Update, compile_filter, compile_program
+from voxdask.lowering import Program
+from voxdask.pencil import GridTransform
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A model discretised on a grid under boundary conditions.
+
+    Attributes
+    ----------
+    grid : Grid
+    axes : tuple of Axis
+        The grid's axes with their ends.
+    dtype : dtype
+        Of the fields.
+    fields : tuple of str
+        Unknowns.
+    constants : tuple of str
+        Auxiliary fields and coefficients that vary in space.
+    parameters : dict of str to float
+        Numbers that kernels and filters read, without the time.
+    transform : GridTransform
+    """
+
+    grid: Grid
+    axes: tuple[Axis, ...]
+    dtype: np.dtype[Any]
+    fields: tuple[str, ...]
+    constants: tuple[str, ...]
+    parameters: dict[str, float]
+    transform: GridTransform
+
+    def ends(self, name: str) -> tuple[Axis, ...]:
+        """The axes as an array sees them: coefficients are mirrored where fields are not periodic."""
+        return self.axes if name in self.fields else tuple(axis.mirrored() for axis in self.axes)
+
+    def values(self, time: float, **more: float) -> dict[str, float]:
+        """The parameters at a time."""
+        return {**self.parameters, "t": time, **more}
+
+    def positions(self, axis: str, lo: int, hi: int, depth: int) -> np.ndarray:
+        """Coordinates of positions lo - depth ... hi + depth - 1 along an axis."""
+        a = self.grid.axis(axis)
+        return (self.grid.origin[a] + self.grid.spacing[a] * np.arange(lo - depth, hi + depth)).astype(self.dtype)
+
+
+def discretise(
+    equation: Equation,
+    grid: Grid,
+    axes: tuple[Axis, ...],
+    dtype: np.dtype[Any],
+    maxima: Mapping[str, float],
+    wavenumbers: Literal["spectral", "stencil"] = "spectral",
+) -> System:
+    """Put an equation on a grid.
+
+    Parameters
+    ----------
+    equation : Equation
+    grid : Grid
+    axes : tuple of Axis
+        See :func:`voxdask.boundary.parse`.
+    dtype : dtype
+        float32 or float64.
+    maxima : mapping of str to float
+        Largest value of each auxiliary field and coefficient, for the stiff part.
+    wavenumbers : {"spectral", "stencil"}
+
+    Returns
+    -------
+    System
+    """
+    parameters = dict(equation.parameters)
+    parameters |= {f"inverse_spacing_{dim}": 1 / h for dim, h in zip(grid.dims, grid.spacing, strict=True)}
+    parameters |= {f"max_{name}": value for name, value in maxima.items()}
+    return System(
+        grid=grid,
+        axes=axes,
+        dtype=np.dtype(dtype),
+        fields=equation.fields,
+        constants=(*equation.auxiliary, *equation.coefficients),
+        parameters=parameters,
+        transform=GridTransform(axes, np.dtype(dtype), wavenumbers),
+    )
+
+
+class Operators:
+    """The compiled operators of an equation on a grid, made when they are first asked for.
+
+    Parameters
+    ----------
+    equation : Equation
+    dims : tuple of str
+    """
+
+    def __init__(self, equation: Equation, dims: tuple[str, ...]) -> None:
+        self.equation, self.dims = equation, dims
+        self.program: Program = equation.program(dims)
+
+        self._rates: dict[tuple[Update, ...], Kernel] = {}
+        self._filters: dict[Any, tuple[Filter, ...]] = {}
+
+    def rate(self, updates: tuple[Update, ...] = ()) -> Kernel:
+        """The right-hand side, or updates by it."""
+        if updates not in self._rates:
+            self._rates[updates] = compile_program(self.program, updates)
+        return self._rates[updates]
+
+    def filters(self, gain: Callable[[sp.Expr, sp.Expr], sp.Expr]) -> tuple[Filter, ...]:
+        """One filter for each unknown, from a stepper's function of the step and the stiff rate."""
+        if gain not in self._filters:
+            gains = (sp.sympify(gain(dt, symbol)) for symbol in self.equation.symbols(self.dims))
+            self._filters[gain] = tuple(compile_filter(e, self.dims) for e in gains)
+        return self._filters[gain]
