@@ -1,0 +1,140 @@
+"""From a user's dataset to a system and its arrays: what fits is checked here, before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from voxdask import backend
+from voxdask import boundary as boundaries
+from voxdask.equation import Equation
+from voxdask.grid import Grid
+from voxdask.system import Operators, System, discretise
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A system with its operators, and the arrays of its fields and constants in storage order."""
+
+    system: System
+    operators: Operators
+    fields: dict[str, Any]
+    constants: dict[str, Any]
+    source: xr.Dataset
+
+    @property
+    def lazy(self) -> bool:
+        """Whether any array is a Dask array."""
+        return any(isinstance(a, da.Array) for a in (*self.fields.values(), *self.constants.values()))
+
+
+def prepare(
+    equation: Equation,
+    ds: xr.Dataset,
+    boundary: Any,
+    wavenumbers: Literal["spectral", "stencil"] = "spectral",
+) -> Prepared:
+    """Check a dataset against an equation and discretise the one on the grid of the other.
+
+    Parameters
+    ----------
+    equation : Equation
+    ds : Dataset
+        With every field and auxiliary field of the equation.
+    boundary : str, Dirichlet, Neumann, tuple or mapping
+        See :func:`voxdask.boundary.parse`.
+    wavenumbers : {"spectral", "stencil"}
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    TypeError
+        If `ds` is no Dataset, or a field or coefficient is not real.
+    ValueError
+        If a field is missing, has other dims than the grid, or a coefficient lies on another grid or is not finite.
+    """
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(f"expected an xarray.Dataset, got {type(ds).__name__}; make one with vd.dataset")
+    for name in (*equation.fields, *equation.auxiliary):
+        if name not in ds.data_vars:
+            raise ValueError(
+                f"the dataset has no field {name!r}, which the model needs; it has "
+                f"{', '.join(map(repr, ds.data_vars)) or 'none'}"
+            )
+    if "time" in ds.dims:
+        raise ValueError("the dataset has a time dim; choose the frame to start from, e.g. ds.isel(time=-1)")
+    used = ds[[*equation.fields, *equation.auxiliary]]
+    grid = Grid.from_dataset(used)
+    fields = {name: on_grid(name, ds[name], grid) for name in equation.fields}
+    dtype = np.result_type(*(_float_type(name, a) for name, a in fields.items()))
+    auxiliary = {name: ds[name] for name in equation.auxiliary}
+    constants = {n: on_grid(n, a, grid) for n, a in {**auxiliary, **equation.coefficients}.items()}
+    for name, coefficient in equation.coefficients.items():
+        _check_same_grid(name, coefficient, grid)
+    maxima = {name: _largest(name, a) for name, a in constants.items()}
+    axes = boundaries.parse(boundary, grid)
+    system = discretise(equation, grid, axes, dtype, maxima, wavenumbers)
+    return Prepared(system, Operators(equation, grid.dims), fields, constants, ds)
+
+
+def wrap(prepared: Prepared, arrays: Mapping[str, Any], attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """A dataset on the grid of a prepared system; fields keep the attributes that they came with."""
+    grid, source = prepared.system.grid, prepared.source
+    coords: dict[str, Any] = {
+        dim: source.coords[dim] if dim in source.coords else (dim, grid.coordinate(dim)) for dim in grid.dims
+    }
+    variables = {name: (grid.dims, a, dict(source[name].attrs) if name in source else {}) for name, a in arrays.items()}
+    return xr.Dataset(variables, coords, dict(attrs or {}))
+
+
+def on_grid(name: str, da_: xr.DataArray, grid: Grid) -> Any:
+    """The array of a field in the storage order of a grid; ValueError if it lies on another."""
+    if set(da_.dims) != set(grid.dims) or dict(da_.sizes) != dict(zip(grid.dims, grid.shape, strict=True)):
+        raise ValueError(
+            f"{name!r} has sizes {dict(da_.sizes)}, but the grid has "
+            f"{dict(zip(grid.dims, grid.shape, strict=True))}; every field lives on the same grid"
+        )
+    return da_.transpose(*grid.dims).data
+
+
+def _float_type(name: str, array: Any) -> np.dtype[Any]:
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"the field {name!r} has dtype {array.dtype}; it must be real numbers")
+    return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
+
+
+def _largest(name: str, array: Any) -> float:
+    """The largest value of a constant; raises if one is NaN or infinite."""
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name!r} has dtype {array.dtype}; it must be real numbers")
+    low, high = (float(value) for value in dask.compute(array.min(), array.max()))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name!r} holds NaN or infinity; every value must be finite (e.g. with .fillna)")
+    return high
+
+
+def _check_same_grid(name: str, coefficient: xr.DataArray, grid: Grid) -> None:
+    for dim in grid.dims:
+        if dim in coefficient.coords:
+            there = np.asarray(coefficient.coords[dim].values, dtype=float)
+            h = grid.spacing[grid.axis(dim)]
+            if not np.allclose(there, grid.coordinate(dim), rtol=0, atol=1e-3 * h):
+                raise ValueError(
+                    f"the parameter {name!r} has other coordinates along {dim!r} than the dataset: "
+                    f"{there[0]:g} ... {there[-1]:g}; interpolate it to the grid of the fields first"
+                )
+
+
+def to_host_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
+    """An array as C-ordered values of a dtype, in the place where it lies; itself if it is so already."""
+    return backend.namespace(array).ascontiguousarray(array, dtype=dtype)
