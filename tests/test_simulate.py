@@ -1,0 +1,282 @@
+"""The time loop: when it stops, what it keeps, what it says, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import Tier, make_tier, spill_limit
+
+import voxdask as vd
+from voxdask.store import RunStore
+
+MODEL = vd.models.ReactionDiffusion(0.4, source=lambda t, c, x: 0.1 * t)
+BLOW_UP = vd.models.ReactionDiffusion(1.0, source=lambda t, c, x: 50 * c**3)
+QUIET: dict[str, Any] = {"progress": False}
+
+
+def make_ds(shape: tuple[int, ...] = (6, 5, 4), **options: Any) -> xr.Dataset:
+    return vd.dataset({"c": np.random.default_rng(0).uniform(0.2, 0.8, shape)}, spacing=0.5, **options)
+
+
+def test_times_of_frames(tier: Tier) -> None:
+    ds = make_ds()
+    every = tier.simulate(MODEL, ds, dt=0.1, steps=7, save_every=3)
+    np.testing.assert_allclose(every.time, [0, 0.3, 0.6, 0.7])
+    picked = tier.simulate(MODEL, ds, dt=0.1, t_end=0.7, save_at=[0.3, 0.6])
+    np.testing.assert_allclose(picked.time, [0.3, 0.6, 0.7])
+    ends = tier.simulate(MODEL, ds, dt=0.1, t_end=0.7)
+    np.testing.assert_allclose(ends.time, [0, 0.7])
+    np.testing.assert_array_equal(picked.c, every.c[1:])
+    np.testing.assert_array_equal(ends.c, every.c[[0, -1]])
+    np.testing.assert_array_equal(ends.c[0], ds.c)
+
+
+def test_no_steps(tier: Tier) -> None:
+    ds = make_ds()
+    run = tier.simulate(MODEL, ds, dt=0.1, steps=0)
+    assert run.sizes["time"] == 1
+    np.testing.assert_array_equal(run.c[0], ds.c)
+
+
+def test_a_frame_is_a_start(tier: Tier) -> None:
+    """The scalar time of a frame is where the next run begins; two halves are one whole."""
+    ds = make_ds()
+    whole = tier.simulate(MODEL, ds, dt=0.1, steps=6, save_every=3)
+    half = tier.simulate(MODEL, whole.isel(time=1), dt=0.1, t_end=0.6)
+    np.testing.assert_allclose(half.time, [0.3, 0.6])
+    np.testing.assert_allclose(half.c[-1], whole.c[-1], rtol=1e-14)
+
+
+def test_callbacks_see_frames(tier: Tier) -> None:
+    first: list[xr.Dataset] = []
+    second: list[float] = []
+    run = tier.simulate(
+        MODEL, make_ds(), dt=0.1, steps=4, save_every=2,
+        callbacks=(lambda frame: first.append(frame.load()), lambda frame: second.append(float(frame.time))),
+    )  # fmt: skip
+    assert second == run.time.values.tolist()
+    for k, frame in enumerate(first):
+        assert frame.c.dims == ("z", "y", "x")
+        np.testing.assert_array_equal(frame.c, run.c[k])
+
+
+def test_a_callback_may_stop_a_run(tmp_path: Path) -> None:
+    def stop(frame: xr.Dataset) -> None:
+        if frame.time > 0.15:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "run.zarr"
+    options: dict[str, Any] = {"dt": 0.1, "steps": 4, "save_every": 1, **QUIET}
+    with pytest.raises(KeyboardInterrupt):
+        vd.simulate(MODEL, make_ds(), store=path, callbacks=[stop], **options)
+    assert xr.open_zarr(path).sizes["time"] == 3
+    resumed = vd.simulate(MODEL, make_ds(), store=path, **options)
+    np.testing.assert_array_equal(resumed.c, vd.simulate(MODEL, make_ds(), **options).c)
+
+
+def test_progress_is_shown_if_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    vd.simulate(MODEL, make_ds(), dt=0.1, steps=3, progress=False)
+    assert capfd.readouterr() == ("", "")
+    vd.simulate(MODEL, make_ds(), dt=0.1, steps=3)
+    out, err = capfd.readouterr()
+    assert out == "" and "3/3" in err and "step" in err
+
+
+def test_report(tier: Tier) -> None:
+    ds = make_ds((16, 16, 16))
+    run = tier.simulate(MODEL, ds, dt=0.1, steps=5)
+    report = vd.Report.of(run.attrs)
+    assert report is not None
+    assert (report.voxels, report.steps) == (4096, 5)
+    assert 0 < report.step_time <= report.wall_time < 60
+    assert 0 < report.ns_per_voxel_step <= report.step_time / 4096 * 1e9
+    assert report.peak_memory >= 0 and report.projected_memory > 0
+    assert "5 steps of 4,096 voxels" in str(report)
+    assert vd.Report.of({}) is None
+
+
+def test_memory_measured_is_within_memory_projected(tmp_path: Path) -> None:
+    ds = make_ds((64, 64, 64))
+    for name in ("block", "spilled-1"):
+        tier = make_tier(name, tmp_path)
+        tier.simulate(MODEL, ds, dt=0.1, steps=1)  # code and threads are there already
+        report = vd.Report.of(tier.simulate(MODEL, ds, dt=0.1, steps=3).attrs)
+        assert report is not None and report.peak_memory <= report.projected_memory
+
+
+@pytest.mark.parametrize("stepper", ["imex", "rk4", "euler"])
+def test_given_values_are_exact_at_nodes(stepper: str, tier: Tier) -> None:
+    ds = make_ds(node_centred=("z", "x"))
+    face = xr.DataArray(np.linspace(0.2, 0.8, 20).reshape(5, 4), dims=("y", "x"))
+    boundary = {
+        "z": vd.Dirichlet(lambda t: 0.1 + t, lambda t: (1 + t) * face),
+        "x": (vd.Dirichlet(lambda t: 0.5 - t), "neumann"),
+    }
+    run = tier.simulate(MODEL, ds, dt=0.01, steps=3, save_every=1, stepper=stepper, boundary=boundary)
+    for k, t in enumerate(run.time.values):
+        frame = run.c[k]
+        np.testing.assert_array_equal(frame.isel(z=0, x=slice(1, None)), 0.1 + t)
+        np.testing.assert_array_equal(frame.isel(x=0, z=slice(1, -1)), 0.5 - t)
+        inner = {"y": slice(None), "x": slice(1, None)}
+        np.testing.assert_array_equal(frame.isel(z=-1, **inner), ((1 + t) * face).isel(inner))
+
+
+def test_nan_ends_a_run(tier: Tier) -> None:
+    ds = make_ds()
+    message = r"became NaN or infinite (in|between) step"
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=message):
+        tier.simulate(BLOW_UP, ds, dt=0.1, steps=40)
+
+
+@pytest.mark.parametrize("kind", ["block", "chunks", "spilled"])
+def test_what_was_saved_before_a_nan_stays(kind: str, tmp_path: Path) -> None:
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    options: dict[str, Any] = {"dt": 0.1, "steps": 40, "save_every": 1, "store": path, **QUIET}
+    if kind == "chunks":
+        options["chunks"] = 2
+    if kind == "spilled":
+        options["memory_limit"] = spill_limit(BLOW_UP, ds)
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError) as caught:
+        vd.simulate(BLOW_UP, ds, **options)
+    saved = xr.open_zarr(path).load()
+    assert np.isfinite(saved.c).all() and saved.sizes["time"] >= 2
+    step = saved.sizes["time"]
+    assert f"in step {step}, before time {0.1 * step:g}" in str(caught.value)
+    assert "dt=0.1 may be too large" in str(caught.value) and "are kept" in str(caught.value)
+
+
+def test_resume_extends(tier: Tier, tmp_path: Path) -> None:
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    whole = tier.simulate(MODEL, ds, dt=0.1, steps=8, save_every=2)
+    keys: dict[str, Any] = {"dt": 0.1, "save_every": 2, "store": path, **QUIET}
+    if tier.name.startswith("chunks"):
+        keys["chunks"] = int(tier.name[-1])
+    elif tier.name.startswith("spilled"):
+        keys["memory_limit"] = spill_limit(MODEL, ds)
+    elif tier.name.startswith("dask"):
+        ds = ds.chunk(3)
+    first = vd.simulate(MODEL, ds, t_end=0.4, **keys)
+    assert first.sizes["time"] == 3 and vd.Report.of(first.attrs).steps == 4
+    again = vd.simulate(MODEL, ds, t_end=0.4, **keys)  # nothing is left to do
+    assert vd.Report.of(again.attrs).steps == 0
+    np.testing.assert_array_equal(again.c, first.c)
+    longer = vd.simulate(MODEL, ds, t_end=0.8, **keys)
+    assert vd.Report.of(longer.attrs).steps == 4
+    np.testing.assert_array_equal(longer.time, whole.time)
+    np.testing.assert_array_equal(longer.c, whole.c)
+    assert not list((path / ".state").glob("scratch/*"))
+
+
+def test_a_run_may_go_on_in_another_tier(tmp_path: Path) -> None:
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    expected = vd.simulate(MODEL, ds, dt=0.1, steps=6, save_every=1, **QUIET)
+    keys: dict[str, Any] = {"dt": 0.1, "save_every": 1, "store": path, **QUIET}
+    for steps, more in enumerate(
+        [{"chunks": 4}, {}, {"memory_limit": spill_limit(MODEL, ds)}, {"chunks": 1}, {}, {"chunks": 3}], start=1
+    ):
+        run = vd.simulate(MODEL, ds, steps=steps, **keys, **more)
+        assert vd.Report.of(run.attrs).steps == 1
+    np.testing.assert_allclose(run.c, expected.c, rtol=1e-12)
+
+
+def test_the_store_opens_as_a_plain_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    ds = make_ds(unit="um").assign_attrs(sample="A1")
+    ds.c.attrs["units"] = "mol"
+    run = vd.simulate(MODEL, ds, dt=0.1, steps=2, store=path, **QUIET)
+    opened = xr.open_zarr(path)
+    np.testing.assert_array_equal(opened.c, run.c)
+    assert opened.c.attrs["units"] == "mol" and opened.attrs["sample"] == "A1" and opened.x.attrs["units"] == "um"
+    assert "ReactionDiffusion" in opened.attrs["model"] and opened.attrs["made_by"].startswith("voxdask ")
+    assert opened.attrs["dt"] == 0.1 and json.loads(opened.attrs["parameters"]) == {"diffusivity": 0.4}
+
+
+def test_resume_false_refuses(tmp_path: Path) -> None:
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    vd.simulate(MODEL, ds, dt=0.1, steps=1, store=path, **QUIET)
+    with pytest.raises(FileExistsError, match="resume=False; use another path"):
+        vd.simulate(MODEL, ds, dt=0.1, steps=2, store=path, resume=False, **QUIET)
+    assert xr.open_zarr(path).sizes["time"] == 2
+
+
+FACE = xr.DataArray(np.zeros((5, 4)), dims=("y", "x"))
+COEFFICIENT = xr.DataArray(np.full((6, 5, 4), 0.4), dims=("z", "y", "x"))
+CHANGES: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], Any, dict[str, Any], str]] = {
+    "parameter": (lambda ds: ds, vd.models.ReactionDiffusion(0.5, MODEL.source), {}, "parameters"),
+    "source": (lambda ds: ds, vd.models.ReactionDiffusion(0.4, lambda t, c, x: 0.2 * t), {}, "equation"),
+    "field": (lambda ds: ds, vd.models.ReactionDiffusion(COEFFICIENT, MODEL.source), {}, "coefficients"),
+    "model": (lambda ds: ds, vd.models.CahnHilliard(), {}, "model"),
+    "boundary": (lambda ds: ds, MODEL, {"boundary": {"y": "neumann"}}, "boundary"),
+    "face": (lambda ds: ds, MODEL, {"boundary": {"z": (vd.Dirichlet(FACE + 1), "neumann")}}, "boundary"),
+    "function": (lambda ds: ds, MODEL, {"boundary": {"z": (vd.Dirichlet(lambda t: t), "neumann")}}, "boundary"),
+    "dt": (lambda ds: ds, MODEL, {"dt": 0.2}, "dt"),
+    "stepper": (lambda ds: ds, MODEL, {"stepper": "euler"}, "stepper"),
+    "options": (lambda ds: ds, MODEL, {"stepper": vd.steppers.IMEX("stencil")}, "stepper"),
+    "start": (lambda ds: ds + 1e-9, MODEL, {}, "start"),
+    "start time": (lambda ds: ds.assign_coords(time=1.0), MODEL, {}, "start_time"),
+    "dtype": (lambda ds: ds.astype("float32"), MODEL, {}, "dtype"),
+    "spacing": (lambda ds: vd.dataset({"c": ds.c.values}, spacing=0.25), MODEL, {}, "grid"),
+    "shape": (lambda ds: ds.isel(x=slice(2)), MODEL, {}, "grid"),
+    "nodes": (lambda ds: ds.assign_coords(x=ds.x.assign_attrs(location="node")), MODEL, {}, "grid"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_of_something_else_is_refused(change: str, tmp_path: Path) -> None:
+    alter, model, options, named = CHANGES[change]
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    boundary = {"z": (vd.Dirichlet(FACE), "neumann")} if change == "face" else "periodic"
+    if change == "function":
+        boundary = {"z": (vd.Dirichlet(lambda t: 2 * t), "neumann")}
+    vd.simulate(MODEL, ds, dt=0.1, steps=2, store=path, boundary=boundary, **QUIET)
+    before = xr.open_zarr(path).load()
+    with pytest.raises(ValueError, match="a run that was made with other parameters") as caught:
+        vd.simulate(model, alter(ds), store=path, **{"dt": 0.1, "steps": 4, "boundary": boundary, **options, **QUIET})
+    assert f"'{named}'" in str(caught.value)
+    assert "Give the stored ones to resume it, or another path" in str(caught.value)
+    xr.testing.assert_identical(xr.open_zarr(path).load(), before)
+
+
+def test_fewer_steps_than_there_are(tmp_path: Path) -> None:
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    vd.simulate(MODEL, ds, dt=0.1, steps=4, store=path, **QUIET)
+    with pytest.raises(ValueError, match="is at step 4 already, beyond the 2 asked for"):
+        vd.simulate(MODEL, ds, dt=0.1, steps=2, store=path, **QUIET)
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    vd.simulate(MODEL, ds, dt=0.1, steps=1, store=path, **QUIET)
+    with RunStore.open(path).lock(), pytest.raises(BlockingIOError, match="Another process or thread writes this run"):
+        vd.simulate(MODEL, ds, dt=0.1, steps=2, store=path, **QUIET)
+    assert vd.simulate(MODEL, ds, dt=0.1, steps=2, store=path, **QUIET).sizes["time"] == 3
+
+
+def test_a_user_stepper(tier: Tier) -> None:
+    """A stepper is ten lines against two operations, and runs on every tier."""
+
+    class Heun:
+        order, registers, spectral = 2, 3, False
+
+        def step(self, fields: Any, t: float, dt: float, u: Any) -> Any:
+            v, total = fields.advance(t, u, (u, dt), (u, dt / 2), end=t + dt)
+            fields.advance(t + dt, v, add=(total, dt / 2), end=t + dt)
+            return total
+
+        def __repr__(self) -> str:
+            return "Heun()"
+
+    ds = make_ds()
+    run = tier.simulate(MODEL, ds, dt=0.01, steps=3, stepper=Heun())
+    u = ds
+    for k in range(3):
+        one = MODEL.right_hand_side(u, time=0.01 * k)
+        two = MODEL.right_hand_side(u + 0.01 * one, time=0.01 * (k + 1))
+        u = u + 0.005 * (one + two)
+    np.testing.assert_allclose(run.c[-1], u.c, rtol=1e-12)

@@ -1,0 +1,121 @@
+"""What a run took: wall time, nanoseconds per voxel and step, peak memory."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from voxdask.planning import format_bytes
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run took.
+
+    Attributes
+    ----------
+    tier : str
+    voxels, steps : int
+        Of this call: a resumed run counts what it did itself.
+    wall_time : float
+        Seconds in the time loop, saving included.
+    step_time : float
+        Seconds in steps alone.
+    ns_per_voxel_step : float
+        Median over the steps; the first one, which may compile kernels, is left out.
+    peak_memory : int
+        Bytes resident above what the process held when the run began.
+    projected_memory : int
+        Bytes that the plan foresaw.
+    """
+
+    tier: str
+    voxels: int
+    steps: int
+    wall_time: float
+    step_time: float
+    ns_per_voxel_step: float
+    peak_memory: int
+    projected_memory: int
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> Report | None:
+        """The report in the attributes of a dataset, if there is one."""
+        stored = attrs.get("report")
+        return cls(**json.loads(stored)) if stored else None
+
+    def as_json(self) -> str:
+        """A text that any file format can hold as an attribute; :meth:`of` reads it."""
+        return json.dumps(asdict(self))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.steps} steps of {self.voxels:,} voxels ({self.tier}) in {self.wall_time:.2f} s: "
+            f"{self.ns_per_voxel_step:.1f} ns per voxel and step; peak memory "
+            f"{format_bytes(self.peak_memory)} of {format_bytes(self.projected_memory)} projected"
+        )
+
+
+class PeakMemory:
+    """Watches the resident memory of this process from a thread, every few milliseconds."""
+
+    def __init__(self, interval: float = 0.005) -> None:
+        self.interval = interval
+        self.base = self.peak = 0
+        self._process = psutil.Process()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="voxdask-memory", daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self.base = self.peak = self._process.memory_info().rss
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+
+    @property
+    def above_base(self) -> int:
+        """Highest resident bytes seen above those at the start."""
+        return max(self.peak - self.base, 0)
+
+    def _look(self) -> None:
+        self.peak = max(self.peak, self._process.memory_info().rss)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.interval):
+            self._look()
+
+
+class Stopwatch:
+    """Adds up the time of steps, and keeps the first apart."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.laps: list[tuple[int, float]] = []
+
+    def lap(self, steps: int, seconds: float) -> None:
+        """Note that some steps took some seconds."""
+        self.laps.append((steps, seconds))
+
+    @property
+    def wall_time(self) -> float:
+        return time.perf_counter() - self.started
+
+    @property
+    def step_time(self) -> float:
+        return sum(seconds for _, seconds in self.laps)
+
+    def ns_per_voxel_step(self, voxels: int) -> float:
+        """Median nanoseconds, without the first lap where there are others."""
+        laps = self.laps[1:] or self.laps
+        return statistics.median(seconds / n for n, seconds in laps) / voxels * 1e9 if laps else 0.0

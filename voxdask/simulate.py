@@ -1,0 +1,324 @@
+"""Evolve a dataset under a model: check what was asked, plan it, and run the time loop."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any, Literal
+
+import dask.array as da
+import distributed
+import numpy as np
+import psutil
+import xarray as xr
+
+from voxdask import backend
+from voxdask.boundary import describe
+from voxdask.equation import HasEquation, equation_of
+from voxdask.evaluate import problem_of
+from voxdask.loop import Callback, Loop
+from voxdask.planning import Plan, format_bytes, make_plan, parse_bytes
+from voxdask.prepare import Prepared, prepare
+from voxdask.runner import checksum_of
+from voxdask.schedule import make_schedule, whole_number
+from voxdask.stability import warn_if_unstable
+from voxdask.steppers import Stepper, stepper_of
+from voxdask.store import MANIFEST
+
+Device = Literal["auto", "cpu", "gpu"]
+
+
+def simulate(
+    model: HasEquation,
+    ds: xr.Dataset,
+    *,
+    dt: float,
+    t_end: float | None = None,
+    steps: int | None = None,
+    stepper: str | Stepper = "imex",
+    boundary: Any = "periodic",
+    save_every: int | None = None,
+    save_at: Sequence[float] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    chunks: int | None = None,
+    device: Device = "auto",
+    memory_limit: str | int | None = None,
+    progress: bool = True,
+    callbacks: Iterable[Callback] = (),
+) -> xr.Dataset:
+    r"""Evolve the fields of a dataset under a model.
+
+    .. math:: \partial_t u = \mathrm{rhs}(t, u), \qquad u(t_0) = u_0
+
+    The array decides where it runs: NumPy on this machine as one block, CuPy on the GPU, Dask chunk by
+    chunk on local threads or, with an active ``distributed.Client``, on its cluster. What does not fit
+    into `memory_limit` is spilled to files in `store`, a few rows at a time.
+
+    Parameters
+    ----------
+    model : Model
+    ds : Dataset
+        Start: every field of the model, on an even grid. A scalar coordinate ``time`` is the start time,
+        else it is 0. float32 and float64 are kept, other numbers become float32.
+    dt : float
+        Time step, in units of time.
+    t_end : float, optional
+        Time at the end; a whole number of steps from the start.
+    steps : int, optional
+        Number of steps, instead of `t_end`.
+    stepper : {"imex", "rk4", "euler"} or Stepper, default "imex"
+    boundary : str, Dirichlet, Neumann, tuple or mapping, default "periodic"
+        For all axes, or by dim: ``"periodic"``, ``"neumann"`` (zero flux), ``"dirichlet"`` (zero),
+        :class:`voxdask.Neumann`, :class:`voxdask.Dirichlet`, or a pair (lower end, upper end) of these.
+        Dims that a mapping leaves out are periodic.
+    save_every : int, optional
+        Keep a frame every so many steps, the start and the end among them. By default start and end.
+    save_at : sequence of float, optional
+        Keep frames at these times, and at the end; whole numbers of steps from the start.
+    store : path, optional
+        Zarr group on a local disk to hold the run. Killed at any instant, it opens and can be resumed.
+    resume : bool, default True
+        Go on from the last frame of a run of the same model, parameters, start, step and boundary that
+        `store` holds; with False, anything there is refused.
+    chunks : int, optional
+        Run chunk by chunk, in slabs of so many rows along the first axis.
+    device : {"auto", "cpu", "gpu"}, default "auto"
+        "auto" leaves arrays where they are.
+    memory_limit : str or int, optional
+        Bytes that the run may take beside `ds`, such as ``"2GB"``; by default most of what is free.
+    progress : bool, default True
+        Show a bar.
+    callbacks : iterable of callable
+        Each is called with every frame, a Dataset, as it is saved.
+
+    Returns
+    -------
+    Dataset
+        Frames along a leading ``time`` dim; in memory without `store`, else opened lazily from it.
+        ``.vd.report`` says what the run took (:class:`voxdask.Report`).
+
+    Raises
+    ------
+    TypeError, ValueError
+        Before any work, if an argument does not fit; the message names it and what would do.
+    FileExistsError
+        If `store` exists and `resume` is False.
+    MemoryError
+        If not even a spilled run fits into `memory_limit`.
+    FloatingPointError
+        If a field becomes NaN or infinite; frames that were saved stay.
+    OSError
+        If the disk is full or can't be written to; frames that were saved stay.
+
+    Warns
+    -----
+    UserWarning
+        If an explicit stepper is unlikely to survive `dt`; it names a step that would do.
+
+    Examples
+    --------
+    >>> import numpy as np, voxdask as vd
+    >>> ds = vd.dataset({"c": np.random.default_rng(0).random((8, 8))}, spacing=0.5, unit="um")
+    >>> run = vd.simulate(vd.models.ReactionDiffusion(0.1), ds, dt=0.1, t_end=2.0,
+    ...                   boundary={"x": vd.Dirichlet(0.0)}, save_every=10, progress=False)
+    >>> run.sizes["time"], run.c.dims
+    (3, ('time', 'y', 'x'))
+    """
+    method, called = stepper_of(stepper), _callbacks(callbacks)
+    start = _start_time(ds)
+    schedule = make_schedule(start, dt, t_end, steps, save_every, save_at)
+    prepared = _prepared(model, ds, boundary, method, device)
+    plan, distributed = _plan(prepared, method, chunks, memory_limit, 0 if store else len(schedule.saves))
+    if plan.tier == "spilled" and store is None:
+        raise ValueError(
+            f"the run spills to disk ({plan.reason}): give store=PATH for it, "
+            f"with {format_bytes(plan.disk_bytes)} free, or a larger memory_limit"
+        )
+    warn_if_unstable(prepared, method, dt, start)
+    made = _description(model, prepared, method, dt)
+    # what an earlier run says of itself is no part of this one
+    kept = {key: value for key, value in ds.attrs.items() if key not in (MANIFEST, "report")}
+    attrs = {**kept, "made_by": f"voxdask {version('voxdask')}", **{k: _text(v) for k, v in made.items()}}
+    loop = Loop(prepared, method, schedule, plan, distributed, attrs, progress, called)
+    if store is None:
+        return loop.in_memory()
+    return loop.in_store(_store_path(store), resume, made | _start_of(prepared, start))
+
+
+def plan(
+    model: HasEquation,
+    ds: xr.Dataset,
+    *,
+    stepper: str | Stepper = "imex",
+    boundary: Any = "periodic",
+    chunks: int | None = None,
+    device: Device = "auto",
+    memory_limit: str | int | None = None,
+) -> Plan:
+    """What :func:`simulate` would do: tier, chunks, projected bytes.
+
+    Frames that a run without ``store=`` keeps in memory come on top; :func:`simulate` counts them.
+
+    Parameters
+    ----------
+    model, ds, stepper, boundary, chunks, device, memory_limit
+        As for :func:`simulate`.
+
+    Returns
+    -------
+    Plan
+        Prints as a small table.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    MemoryError
+        If not even a spilled run fits.
+
+    Examples
+    --------
+    >>> import numpy as np, voxdask as vd
+    >>> ds = vd.dataset({"c": np.zeros((64, 64, 64), np.float32)})
+    >>> vd.plan(vd.models.CahnHilliard(), ds, memory_limit="20MB").tier
+    'spilled'
+    """
+    method = stepper_of(stepper)
+    prepared = _prepared(model, ds, boundary, method, device)
+    return _plan(prepared, method, chunks, memory_limit, 0)[0]
+
+
+def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is {callbacks!r}; give a sequence of functions")
+    functions = tuple(callbacks)
+    for function in functions:
+        if not callable(function):
+            raise TypeError(f"callbacks holds {function!r}; give functions of a Dataset")
+    return functions
+
+
+def _start_time(ds: Any) -> float:
+    """The scalar coordinate ``time`` of a dataset, or 0."""
+    if not isinstance(ds, xr.Dataset) or "time" not in ds.coords or ds.coords["time"].ndim:
+        return 0.0
+    value = ds.coords["time"].values
+    if value.dtype.kind not in "iuf" or not np.isfinite(value):
+        raise ValueError(f"the coordinate 'time' of the dataset is {value}; the start time must be a finite number")
+    return float(value)
+
+
+def _prepared(model: HasEquation, ds: xr.Dataset, boundary: Any, stepper: Stepper, device: Device) -> Prepared:
+    if device not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"device is {device!r}; use 'auto', 'cpu' or 'gpu'")
+    prepared = prepare(equation_of(model), ds, boundary, getattr(stepper, "wavenumbers", "spectral"))
+    if device == "auto":
+        return prepared
+    move = backend.to_host if device == "cpu" else backend.to_device
+    return replace(
+        prepared,
+        fields={name: a if isinstance(a, da.Array) else move(a) for name, a in prepared.fields.items()},
+        constants={name: a if isinstance(a, da.Array) else move(a) for name, a in prepared.constants.items()},
+    )
+
+
+def _plan(
+    prepared: Prepared, stepper: Stepper, chunks: int | None, memory_limit: str | int | None, frames: int
+) -> tuple[Plan, bool]:
+    """The plan, and whether it runs on a cluster."""
+    problem = problem_of(prepared, stepper.registers, stepper.spectral)
+    if chunks is not None:
+        chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
+    held = frames * problem.fields * problem.voxels * problem.itemsize
+    chunked = chunks is not None or prepared.lazy
+    cluster = _cluster() if chunked else None
+    if cluster is not None:
+        threads = sum(cluster.nthreads().values())
+        if threads == 0:
+            raise RuntimeError("the active Client has no workers yet; wait for them: client.wait_for_workers(1)")
+        limit = parse_bytes(memory_limit) if memory_limit is not None else _cluster_memory(cluster)
+        why = "Dask arrays, on a cluster" if chunks is None else f"chunks={chunks}, on a cluster"
+        plan = make_plan(
+            problem, memory_limit=limit, threads=threads, chunked=True, chunk_rows=chunks, frame_bytes=held, why=why
+        )
+        if plan.tier == "chunked":
+            return plan, True
+    # what does not fit on the cluster runs in this process, with what this machine has
+    limit = parse_bytes(memory_limit) if memory_limit is not None else _free_memory()
+    why = "" if not chunked else "Dask arrays, on local threads" if chunks is None else f"chunks={chunks}"
+    plan = make_plan(
+        problem,
+        memory_limit=limit,
+        threads=backend.cpu_count(),
+        chunked=chunked and cluster is None,
+        chunk_rows=chunks,
+        frame_bytes=held,
+        why=why if cluster is None else "",
+    )
+    return plan, False
+
+
+def _store_path(store: Any) -> str:
+    """A path on a local disk; ``~`` is the user's home."""
+    if not isinstance(store, str | os.PathLike) or not os.fspath(store) or "://" in os.fspath(store):
+        raise ValueError(f"store is {store!r}; give a path on a local disk")
+    return os.path.expanduser(os.fspath(store))
+
+
+def _cluster() -> Any:
+    """The active distributed client, if any."""
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+def _cluster_memory(cluster: Any) -> int:
+    """Most of what the workers may take: they begin to spill at 0.6 of it."""
+    workers = cluster.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    return int(0.6 * sum(limits)) if limits else _free_memory()
+
+
+def _free_memory() -> int:
+    """Most of what is free on this machine."""
+    return int(0.8 * psutil.virtual_memory().available)
+
+
+def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: float) -> dict[str, Any]:
+    """What made a run, for its attributes and for one that goes on with it."""
+    equation, system = prepared.operators.equation, prepared.system
+    return {
+        "model": type(model).__name__,
+        "equation": "; ".join(map(str, equation.expressions)),
+        "parameters": equation.parameters,
+        "stepper": repr(stepper),
+        "boundary": {axis.dim: [describe(axis.lo), describe(axis.hi)] for axis in system.axes},
+        "dt": float(dt),
+    }
+
+
+def _start_of(prepared: Prepared, start: float) -> dict[str, Any]:
+    """What a run that goes on with another must share beside: grid, type, start time and coefficients."""
+    grid = prepared.system.grid
+    return {
+        "start_time": start,
+        "dtype": str(prepared.system.dtype),
+        "grid": {
+            "dims": grid.dims,
+            "shape": grid.shape,
+            "spacing": grid.spacing,
+            "origin": grid.origin,
+            "node_centred": grid.node_centred,
+        },
+        "coefficients": {name: checksum_of(a) for name, a in prepared.constants.items()},
+    }
+
+
+def _text(value: Any) -> Any:
+    """A value as any file format can hold it as an attribute."""
+    return value if isinstance(value, str | float) else json.dumps(value)
