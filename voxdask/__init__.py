@@ -1,0 +1,44 @@
+"""Physics on voxel images that may be larger than memory."""
+
+from voxdask import accessor as accessor  # registers .vd
+from voxdask import models, steppers, verify
+from voxdask.boundary import Dirichlet, Neumann
+from voxdask.grid import Grid, dataset
+from voxdask.images import open_image
+from voxdask.model import Model
+from voxdask.plot import plot_slices
+from voxdask.report import Report
+from voxdask.simulate import plan, simulate
+from voxdask.symbols import clip, cos, div, dot, exp, face, grad, laplace, log, sin, sqrt, t, tanh, x, y, z
+
+__all__ = [
+    "Dirichlet",
+    "Grid",
+    "Model",
+    "Neumann",
+    "Report",
+    "clip",
+    "cos",
+    "dataset",
+    "div",
+    "dot",
+    "exp",
+    "face",
+    "grad",
+    "laplace",
+    "log",
+    "models",
+    "open_image",
+    "plan",
+    "plot_slices",
+    "simulate",
+    "sin",
+    "sqrt",
+    "steppers",
+    "t",
+    "tanh",
+    "verify",
+    "x",
+    "y",
+    "z",
+]
