@@ -1,0 +1,76 @@
+"""Imports point one way: a module imports only from modules that stand before it in this list."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import voxdask
+
+ROWS = """
+    backend grid sources tiff images boundary planning chunkfiles frames store
+    nodes symbols program continuum lowering printing loops kernels equation
+    halo transforms pencil system tiles storage sweeps graph chunked
+    prepare evaluate analysis model
+    models.cahn_hilliard models.reaction_diffusion models
+    steppers schedule stability report runner loop simulate
+    verify plot accessor
+"""
+LAYERS = ROWS.split()
+
+ROOT = Path(voxdask.__file__).parent
+TREES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").removesuffix("."): ast.parse(
+        path.read_text(encoding="utf-8")
+    )
+    for path in sorted(ROOT.rglob("*.py"))
+}
+MODULES = sorted(name for name in TREES if name)  # the package itself is the last row of all
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported anywhere in a tree: `a.b`, and `a.b.name` for what may be a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def within(name: str) -> str:
+    """The module of this package from which `name` comes, "" for the package itself."""
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in TREES:
+        parts.pop()
+    return ".".join(parts)
+
+
+def test_the_list_is_complete() -> None:
+    assert len(LAYERS) == len(set(LAYERS))
+    assert sorted(LAYERS) == MODULES, "put a new module into LAYERS, after all that it imports"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_above(module: str) -> None:
+    above = LAYERS[: LAYERS.index(module)] if module in LAYERS else MODULES
+    for name in imports(TREES[module]):
+        assert not name.startswith("."), f"{module} has a relative import; write it out"
+        if name.split(".")[0] == "voxdask":
+            assert within(name) in above, f"{module} imports {name}, which is not above it"
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_import_hides_in_a_function(module: str) -> None:
+    functions = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    hidden = {name for function in functions for name in imports(function) if name.split(".")[0] == "voxdask"}
+    assert not hidden, f"{module or 'voxdask'} imports {', '.join(sorted(hidden))} in a function"
+
+
+@pytest.mark.parametrize("module", [name for name in TREES if name != "backend"])
+def test_only_the_backend_imports_cupy(module: str) -> None:
+    assert not [name for name in imports(TREES[module]) if name.split(".")[0] in ("cupy", "cupyx")]
+
+
+def test_planning_knows_no_array_and_no_dask() -> None:
+    assert not {name.split(".")[0] for name in imports(TREES["planning"])} & {"numpy", "dask", "xarray", "zarr"}
