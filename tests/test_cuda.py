@@ -18,8 +18,8 @@ from voxdask import kernels
 from voxdask.equation import dt
 from voxdask.kernels import Filter, Kernel, Update, compile_filter, compile_program
 from voxdask.lowering import Program, adjoint, lower, tangent
-from voxdask.models import CahnHilliard, ReactionDiffusion
-from voxdask.steppers import IMEX
+from voxdask.models import AllenCahn, CahnHilliard, ReactionDiffusion
+from voxdask.phi import Phi1, Phi2, Phi3
 from voxdask.symbols import Field, Parameter, div, dot, exp, grad, laplace, sin, t, x
 
 a, b = Field("lambda", real=True), Field("b", real=True)
@@ -54,26 +54,32 @@ def sourced(axes: tuple[str, ...]) -> Program:
 
 PROGRAMS: dict[str, Callable[[], tuple[Program, tuple[Update, ...]]]] = {
     "cahn-hilliard-1-D": lambda: (cahn_hilliard(("x",)), ()),
-    "cahn-hilliard-2-D": lambda: (cahn_hilliard(("y", "x")), (Update(True),)),
+    "cahn-hilliard-2-D": lambda: (cahn_hilliard(("y", "x")), (Update(),)),
     "cahn-hilliard-3-D": lambda: (cahn_hilliard(AXES), ()),
-    "source-3-D-updates": lambda: (sourced(("x", "z", "y")), (Update(True), Update(False))),
+    "source-3-D-updates": lambda: (sourced(("x", "z", "y")), (Update(), Update(2, in_place=True))),
     "two-fields-2-D": lambda: (two_fields(("x", "y")), ()),
-    "two-fields-1-D-add": lambda: (two_fields(("x",)), (Update(False),)),
-    "names-1-D": lambda: (lower((names(),), ("out_c",), ("x",)), (Update(True), Update(False))),
+    "two-fields-1-D-add": lambda: (two_fields(("x",)), (Update(in_place=True),)),
+    "names-1-D": lambda: (lower((names(),), ("out_c",), ("x",)), (Update(), Update(2, in_place=True))),
     "adjoint-1-D": lambda: (adjoint(cahn_hilliard(("x",)), ["c"]), ()),
     "tangent-2-D": lambda: (tangent(two_fields(("y", "x")), ["lambda", "b"]), ()),
     "tangent-3-D": lambda: (tangent(cahn_hilliard(AXES), ["c"]), ()),
     "adjoint-3-D": lambda: (adjoint(cahn_hilliard(AXES), ["c"]), ()),
+    "normal-3-D": lambda: (AllenCahn().equation.program(AXES), ()),
+    "curvature-adjoint-2-D": lambda: (adjoint(AllenCahn(form="curvature").equation.program(("y", "x")), ["phi"]), ()),
 }
 
 
 def filters() -> dict[str, Filter]:
     symbol = CahnHilliard().equation.symbols(AXES)[0]
     plane = CahnHilliard().equation.symbols(("y", "x"))[0]
+    def one(gain: sp.Expr, axes: tuple[str, ...]) -> Filter:
+        return compile_filter((("r", (("r", gain),)),), axes)
+
+    stages = (Phi2(dt * plane), Phi1(dt * plane) - 3 * Phi3(dt * plane))
     return {
-        "imex-3-D": compile_filter(IMEX.gain(dt, symbol), AXES),
-        "etd-2-D": compile_filter((sp.exp(dt * plane) - 1) / (plane - 1), ("y", "x")),
-        "one-1-D": compile_filter(sp.exp(-sp.Symbol("q_x", nonnegative=True)), ("x",)),
+        "imex-3-D": one(dt / (1 - dt * symbol), AXES),
+        "etd-2-D": compile_filter((("r", (("r", stages[0]), ("s", stages[1]))), ("s", (("r", dt),))), ("y", "x")),
+        "one-1-D": one(sp.exp(-sp.Symbol("q_x", nonnegative=True)), ("x",)),
     }
 
 
@@ -120,7 +126,7 @@ def test_every_program_compiles(name: str, real: str) -> None:
 def test_every_filter_compiles(real: str) -> None:
     for kernel in filters().values():
         text = ptx(source_of(kernel, real), "compute_90")
-        assert ".entry multiply" in text
+        assert ".entry combine" in text
         assert (".f64" in text) == (real == "double")
 
 
@@ -150,6 +156,7 @@ def forget_devices() -> Any:
 TOLERANCES = {np.float32: 1e-6, np.float64: 1e-13}
 PLAIN = ["cahn-hilliard-3-D", "source-3-D-updates", "two-fields-1-D-add"]
 DOUBLE = ["cahn-hilliard-1-D", "cahn-hilliard-2-D", "names-1-D", "adjoint-1-D", "tangent-2-D"]
+DOUBLE += ["normal-3-D", "curvature-adjoint-2-D"]
 
 
 @pytest.mark.parametrize(
@@ -162,15 +169,20 @@ def test_programs_on_host_and_device_agree(name: str, dtype: Any, on_device: Cal
     padded = tuple(n + 2 * kernel.halo for n in shape)
     blocks = random_fields(*kernel.inputs, shape=padded, dtype=dtype)
     finals = [f"{name}" for name in program.outputs]
-    bases = [f"base{m}_{name}" for m, update in enumerate(updates) if update.base for name in finals]
+    bases = [
+        f"base{m}_{k}_{name}"
+        for m, update in enumerate(updates)
+        for k in range(update.in_place, update.bases)
+        for name in finals
+    ]
     blocks |= random_fields(*bases, shape=shape, seed=1, dtype=dtype)
     places = {axis: np.linspace(-1, 1, n) for axis, n in zip(program.axes, padded, strict=True)}
-    weights = [0.25, -0.5][: len(updates)]
+    scales = [0.25, -0.5, 0.75, 1.5, 2.0][: sum(update.scales for update in updates)]
 
     def results() -> dict[str, Any]:
         targets = [f"target{m}_{name}" for m in range(len(updates)) for name in finals]
         out = random_fields(*targets, shape=shape, seed=2, dtype=dtype)
-        return kernel(blocks, places, values(kernel), out, weights)
+        return kernel(blocks, places, values(kernel), out, scales)
 
     expected = results()
     on_device()
@@ -188,15 +200,17 @@ def test_filters_on_host_and_device_agree(dtype: Any, complex_modes: bool, on_de
         modes = rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if complex_modes else 0)
         modes = modes.astype(np.result_type(dtype, np.complex64) if complex_modes else dtype)
         squares = [rng.uniform(0, 2, n) for n in shape]
-        expected = modes.copy()
+        expected = {name: modes * (k + 1) for k, name in enumerate(multiply.arrays)}
         multiply(expected, squares, values(multiply))
         cases.append((multiply, modes, squares, expected))
     on_device()
     for multiply, modes, squares, expected in cases:
-        for spectrum in (modes.copy(), np.asfortranarray(modes)):
-            multiply(spectrum, squares, values(multiply))
-            assert spectrum.dtype == modes.dtype
-            assert np.abs(spectrum - expected).max() <= TOLERANCES[dtype] * np.abs(expected).max()
+        for order in "CF":
+            spectra = {name: np.array(modes * (k + 1), order=order) for k, name in enumerate(multiply.arrays)}
+            multiply(spectra, squares, values(multiply))
+            for name, spectrum in spectra.items():
+                assert spectrum.dtype == modes.dtype
+                assert np.abs(spectrum - expected[name]).max() <= TOLERANCES[dtype] * np.abs(expected[name]).max()
 
 
 # --- its launch ----------------------------------------------------------------------------------------------------

@@ -209,57 +209,66 @@ def test_updates() -> None:
     program = lower((laplace(a), a * k), ("p", "q"), ("x",))
     field, numbers = random_fields("a", shape=(12,)), {"k": 3.0, "inverse_spacing_x": 2.0}
     plain = compile_program(program)(field, {}, numbers)
-    kernel = compile_program(program, (Update(True), Update(False)))
+    kernel = compile_program(program, (Update(), Update(in_place=True)))
     rng = np.random.default_rng(3)
-    bases = {f"base0_{n}": rng.standard_normal(10) for n in "pq"}
+    bases = {f"base0_0_{n}": rng.standard_normal(10) for n in "pq"}
     added = {f"target1_{n}": rng.standard_normal(10) for n in "pq"}
     before = {name: array.copy() for name, array in added.items()}
-    results = kernel({**field, **bases}, {}, numbers, added, (0.5, -2.0))
+    results = kernel({**field, **bases}, {}, numbers, added, (1.0, 0.5, 1.0, -2.0))
     for n in "pq":
-        assert np.allclose(results[f"target0_{n}"], bases[f"base0_{n}"] + 0.5 * plain[n], rtol=1e-13)
+        assert np.allclose(results[f"target0_{n}"], bases[f"base0_0_{n}"] + 0.5 * plain[n], rtol=1e-13)
         assert results[f"target1_{n}"] is added[f"target1_{n}"]
         assert np.allclose(added[f"target1_{n}"], before[f"target1_{n}"] - 2 * plain[n], rtol=1e-13)
-    base = bases["base0_p"].copy()  # a field may become its own update
-    in_place = {f"target0_{n}": bases[f"base0_{n}"] for n in "pq"}
-    compile_program(program, (Update(True),))({**field, **bases}, {}, numbers, in_place, (0.5,))
+    base = bases["base0_0_p"].copy()  # a field may become its own update
+    in_place = {f"target0_{n}": bases[f"base0_0_{n}"] for n in "pq"}
+    compile_program(program, (Update(),))({**field, **bases}, {}, numbers, in_place, (1.0, 0.5))
     assert np.allclose(in_place["target0_p"], base + 0.5 * plain["p"], rtol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 def test_filters(dtype: Any) -> None:
     q_y = sp.Symbol("q_y", nonnegative=True)
-    multiply = compile_filter(sp.exp(-k * q_y) / (1 + q_x), ("y", "x"))
+    multiply = compile_filter((("r", (("r", sp.exp(-k * q_y) / (1 + q_x)),)),), ("y", "x"))
     modes = np.arange(1, 13).reshape(3, 4).astype(dtype) * (1 + 0.5j if np.dtype(dtype).kind == "c" else 1)
     modes = modes.astype(dtype)
     squares = [np.linspace(0, 1, 3), np.linspace(0, 2, 4)]
     expected = modes * np.exp(-0.3 * squares[0][:, None]) / (1 + squares[1])
-    assert multiply(modes, squares, {"k": 0.3}) is None
+    assert multiply({"r": modes}, squares, {"k": 0.3}) is None
     np.testing.assert_allclose(modes, expected, rtol=1e-6 if np.dtype(dtype).char in "fF" else 1e-14)
+
+
+def test_a_filter_combines_spectra_in_place() -> None:
+    """All modes are read before one is written: r becomes s, s becomes r + 2 s."""
+    mix = compile_filter((("r", (("s", sp.Integer(1)),)), ("s", (("r", 1 + 0 * q_x), ("s", k)))), ("x",))
+    r, s = np.arange(4.0) + 1j, np.arange(4.0) ** 2 - 2j
+    expected = s.copy(), r + 2 * s
+    mix({"r": r, "s": s}, [np.zeros(4)], {"k": 2.0})
+    np.testing.assert_allclose((r, s), expected, rtol=1e-15)
 
 
 def test_a_filter_knows_no_position() -> None:
     with pytest.raises(ValueError, match="depends on position"):
-        compile_filter(1 + x * q_x, ("x",))
+        compile_filter((("r", (("r", 1 + x * q_x),)),), ("x",))
     with pytest.raises(ValueError, match="squared wavenumbers along x"):
-        compile_filter(q_x + 1, ("x",))(np.ones(4), [np.ones(3)], {})
+        compile_filter((("r", (("r", q_x + 1),)),), ("x",))({"r": np.ones(4)}, [np.ones(3)], {})
 
 
 # --- what a call checks -------------------------------------------------------------------------------------------
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
-    kernel = compile_program(lower((laplace(a) * b + x,), ("rate",), ("x",)), (Update(True),))
-    good = {"a": np.ones(8), "b": np.ones(8), "base0_rate": np.ones(6)}
+    kernel = compile_program(lower((laplace(a) * b + x,), ("rate",), ("x",)), (Update(),))
+    good = {"a": np.ones(8), "b": np.ones(8), "base0_0_rate": np.ones(6)}
     places, numbers = {"x": np.arange(8)}, {"inverse_spacing_x": 1.0}
-    assert kernel(good, places, numbers, None, (1.0,))["target0_rate"].shape == (6,)
+    assert kernel(good, places, numbers, None, (1.0, 1.0))["target0_rate"].shape == (6,)
     for name, wrong in itertools.product(good, (np.ones(7), np.ones(8, np.float32), np.ones((8, 8)))):
         if name != "a" or wrong.ndim > 1:
             with pytest.raises(ValueError, match="the kernel needs"):
-                kernel({**good, name: wrong}, places, numbers, None, (1.0,))
+                kernel({**good, name: wrong}, places, numbers, None, (1.0, 1.0))
     with pytest.raises(ValueError, match="'target0_rate' is"):
-        kernel(good, places, numbers, {"target0_rate": np.ones(8)}, (1.0,))
+        kernel(good, places, numbers, {"target0_rate": np.ones(8)}, (1.0, 1.0))
     with pytest.raises(ValueError, match="positions along x"):
-        kernel(good, {"x": np.arange(6)}, numbers, None, (1.0,))
+        kernel(good, {"x": np.arange(6)}, numbers, None, (1.0, 1.0))
 
 
 # --- speed --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def problems(draw: Any) -> Problem:
     shape = tuple(draw(st.lists(st.integers(1, 4096), min_size=1, max_size=3)))
     local = list(shape[1:]) or [1]
     local[-1] = local[-1] // 2 + 1
-    spectral = draw(st.booleans())
+    spectra = draw(st.integers(0, 3))
     itemsize = draw(st.sampled_from([4, 8]))
     return Problem(
         shape=shape,
@@ -34,7 +34,7 @@ def problems(draw: Any) -> Problem:
         inner=draw(st.integers(0, 3)),
         halo=draw(st.integers(0, 4)),
         registers=draw(st.integers(1, 4)),
-        spectral=spectral,
+        spectra=spectra,
         columns=local[0],
         mode_bytes=2 * itemsize * (local[1] if len(local) > 1 else 1),
     )
@@ -87,10 +87,10 @@ def test_more_memory_is_never_worse(problem: Problem, limit: int, threads: int) 
     THREADS,
     LIMITS,
     st.booleans(),
-    st.sampled_from(["fields", "constants", "inner", "registers", "spectral"]),
+    st.sampled_from(["fields", "constants", "inner", "registers", "spectra"]),
 )
 def test_more_to_hold_takes_more(problem: Problem, threads: int, limit: int, chunked: bool, what: str) -> None:
-    more = Problem(**{**vars(problem), what: getattr(problem, what) + 1 if what != "spectral" else True})
+    more = Problem(**{**vars(problem), what: getattr(problem, what) + 1})
     small, large = (make_plan(p, memory_limit=1 << 62, threads=threads, chunked=chunked) for p in (problem, more))
     assert small.tier == large.tier
     assert large.memory_bytes >= small.memory_bytes
@@ -113,7 +113,7 @@ def test_chunks_that_a_caller_wants(problem: Problem, threads: int, rows: int) -
 
 def problem_256(**changes: Any) -> Problem:
     values = {"shape": (256,) * 3, "itemsize": 4, "fields": 1, "constants": 0, "inner": 1, "halo": 2}
-    values |= {"registers": 1, "spectral": True, "columns": 256, "mode_bytes": 129 * 8}
+    values |= {"registers": 1, "spectra": 1, "columns": 256, "mode_bytes": 129 * 8}
     return Problem(**{**values, **changes})
 
 

@@ -18,7 +18,7 @@ from voxdask.boundary import Axis, Transform, parse
 from voxdask.equation import dt
 from voxdask.grid import Grid
 from voxdask.kernels import compile_filter
-from voxdask.pencil import GridTransform, tiles
+from voxdask.pencil import TRANSFORMED, GridTransform, tiles
 
 PAIRS = ["periodic", "neumann", "dirichlet", ("neumann", "dirichlet"), ("dirichlet", "neumann")]
 H = 0.7
@@ -161,7 +161,7 @@ def test_solves_an_implicit_step(mixture: tuple[Any, dict[str, Any]], rows: int,
 
     transform = GridTransform(axes, b.dtype, "stencil")
     squares = [sp.Symbol(f"q_{dim}", nonnegative=True) for dim in dims]
-    gain = compile_filter(1 / (1 + dt * sp.Add(*squares)), dims)
+    gain = compile_filter(((TRANSFORMED, ((TRANSFORMED, 1 / (1 + dt * sp.Add(*squares))),)),), dims)
     slabs = tiles(len(b), rows)
     spectrum = np.concatenate([transform.forward_slab(b[lo:hi].copy()) for lo, hi in slabs])
     assert spectrum.shape == transform.spectrum_shape and spectrum.dtype == transform.spectrum_dtype

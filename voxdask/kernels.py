@@ -28,7 +28,7 @@ import platformdirs
 import sympy as sp
 
 from voxdask import backend
-from voxdask.loops import Update, cuda_source, filter_loop, loops_of, numba_source
+from voxdask.loops import Update, cuda_source, loops_of, mode_loop, numba_source
 from voxdask.lowering import Program
 from voxdask.printing import Scalars
 from voxdask.symbols import Parameter
@@ -94,7 +94,7 @@ class Kernel:
         positions: Mapping[str, Any],
         parameters: Mapping[str, float],
         out: Mapping[str, Any] | None = None,
-        weights: Sequence[float] = (),
+        scales: Sequence[float] = (),
         empty: Callable[..., Any] | None = None,
     ) -> dict[str, Any]:
         """Evaluate every stage on a padded block.
@@ -102,14 +102,14 @@ class Kernel:
         Parameters
         ----------
         blocks : mapping of str to array
-            Every input, padded by `halo`; and, for updates, ``base<m>_<output>`` without padding.
+            Every input, padded by `halo`; and, for update m, its bases ``base<m>_<k>_<output>`` without padding.
         positions : mapping of str to 1-D array
             Coordinates of the padded block along `coordinates`.
         parameters : mapping of str to float
         out : mapping of str to array, optional
             C-contiguous results to write into: outputs, or ``target<m>_<output>`` for updates.
-        weights : sequence of float
-            One for each update.
+        scales : sequence of float
+            For each update the coefficients of its bases, then the weight of the result.
         empty : callable, optional
             ``empty(name, shape, dtype)`` gives the arrays that stages write; a fresh one by default.
 
@@ -122,31 +122,67 @@ class Kernel:
         ValueError
             If an array does not fit.
         """
-        some = blocks[self.inputs[0]]
-        xp, dtype = backend.namespace(some), some.dtype
-        shape = tuple(n - 2 * self.halo for n in some.shape)
-        scalars = [*(parameters[name] for name in self.parameters), *self.numbers]
-        packed = xp.asarray(scalars, dtype=dtype)
-        along = {axis: xp.asarray(positions[axis], dtype=dtype) for axis in self.coordinates}
-        for axis, places in along.items():
-            _checked(f"positions along {axis}", places, (some.shape[self.axes.index(axis)],), dtype)
-        arrays = {name: _checked(name, blocks[name], some.shape, dtype) for name in self.inputs}
-        functions = _load_host(self.host) if xp is np else _load_device(self.device, dtype.char)
+        bound = Bound(self, blocks, positions, out, scales, empty)
+        packed = bound.scalars(parameters)
         for call in self.calls:
-            final = call is self.calls[-1]
-            extent = tuple(n + 2 * call.margin for n in shape)
-            written = {}
-            for name in call.writes:
-                given = out.get(name) if out is not None and final else None
-                if given is None:
-                    given = xp.empty(extent, dtype) if empty is None else empty(name, extent, dtype)
-                written[name] = _checked(name, given, extent, dtype)
-            read = [arrays[n] if n in arrays else _checked(n, blocks[n], extent, dtype) for n in call.reads]
-            scales = [dtype.type(w) for w in weights] if final else []
-            values = (*written.values(), *read, *(along[axis] for axis in call.coordinates), packed, *scales)
-            _run(functions, call.name, extent, values, on_host=xp is np)
-            arrays.update(written)
+            written = {name: bound.target(call, name) for name in call.writes}
+            bound.run(call, list(written.values()), call.reads, packed)
+            bound.arrays.update(written)
         return written
+
+
+class Bound:
+    """One call of a kernel: the arrays that its loops read and write, checked before they do.
+
+    Attributes
+    ----------
+    arrays : dict of str to array
+        What loops may read, by name; whoever runs one adds what it wrote.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        blocks: Mapping[str, Any],
+        positions: Mapping[str, Any],
+        out: Mapping[str, Any] | None,
+        scales: Sequence[float],
+        empty: Callable[..., Any] | None,
+    ) -> None:
+        some = blocks[kernel.inputs[0]]
+        self.kernel, self.blocks, self.out, self.scales, self.empty = kernel, blocks, out or {}, scales, empty
+        self.xp, self.dtype = backend.namespace(some), some.dtype
+        self.shape = tuple(n - 2 * kernel.halo for n in some.shape)
+        self.along = {axis: self.xp.asarray(positions[axis], dtype=self.dtype) for axis in kernel.coordinates}
+        for axis, places in self.along.items():
+            _checked(f"positions along {axis}", places, (some.shape[kernel.axes.index(axis)],), self.dtype)
+        self.arrays = {name: _checked(name, blocks[name], some.shape, self.dtype) for name in kernel.inputs}
+        host = self.xp is np
+        self.functions = _load_host(kernel.host) if host else _load_device(kernel.device, self.dtype.char)
+
+    def scalars(self, parameters: Mapping[str, float]) -> Any:
+        """Parameters and numbers, as loops take them."""
+        values = [*(parameters[name] for name in self.kernel.parameters), *self.kernel.numbers]
+        return self.xp.asarray(values, dtype=self.dtype)
+
+    def target(self, call: _Call, name: str, buffer: str | None = None) -> Any:
+        """An array for a result: the caller's, or a new one, under another name if that is given."""
+        extent, given = self._extent(call), self.out.get(name) if call is self.kernel.calls[-1] else None
+        if given is None:
+            create = self.empty or (lambda _, shape, dtype: self.xp.empty(shape, dtype))
+            given = create(buffer or name, extent, self.dtype)
+        return _checked(name, given, extent, self.dtype)
+
+    def run(self, call: _Call, written: Sequence[Any], names: Sequence[str], packed: Any) -> None:
+        """Run one loop: what it writes, the names of what it reads, and its scalars."""
+        extent, arrays = self._extent(call), self.arrays
+        read = [arrays[n] if n in arrays else _checked(n, self.blocks[n], extent, self.dtype) for n in names]
+        last = [self.dtype.type(scale) for scale in self.scales] if call is self.kernel.calls[-1] else []
+        values = (*written, *read, *(self.along[axis] for axis in call.coordinates), packed, *last)
+        _run(self.functions, call.name, extent, values, on_host=self.xp is np)
+
+    def _extent(self, call: _Call) -> tuple[int, ...]:
+        return tuple(n + 2 * call.margin for n in self.shape)
 
 
 def compile_program(program: Program, updates: tuple[Update, ...] = ()) -> Kernel:
@@ -156,7 +192,7 @@ def compile_program(program: Program, updates: tuple[Update, ...] = ()) -> Kerne
     ----------
     program : Program
     updates : tuple of Update
-        Write ``base + w r`` instead of the result r, for every update; fuses an explicit stage.
+        What to write instead of the result r, for every update; fuses an explicit stage.
 
     Returns
     -------
@@ -280,57 +316,73 @@ def _launch(function: Any, extent: tuple[int, ...], values: tuple[Any, ...]) -> 
 
 @dataclass(frozen=True)
 class Filter:
-    """Multiplies a block of a spectrum, in place, by a function of the squared wavenumbers.
+    """Combines blocks of spectra, in place, with gains that are functions of the squared wavenumbers.
 
     Attributes
     ----------
     axes : tuple of str
     parameters : tuple of str
         Numbers that a call supplies.
+    arrays : tuple of str
+        Names of the spectra, those that are written first.
     """
 
     axes: tuple[str, ...]
     parameters: tuple[str, ...]
     numbers: tuple[float, ...]
+    arrays: tuple[str, ...]
     host: str
     device: str
 
-    def __call__(self, spectrum: Any, squares: Sequence[Any], parameters: Mapping[str, float]) -> None:
-        """Multiply in place.
+    def __call__(
+        self, spectra: Mapping[str, Any], squares: Sequence[Any], parameters: Mapping[str, float]
+    ) -> None:
+        """Combine in place.
 
         Parameters
         ----------
-        spectrum : array
-            Real or complex, one axis for each of `axes`.
+        spectra : mapping of str to array
+            Real or complex, one axis for each of `axes`, all of one shape.
         squares : sequence of 1-D array
             Squared wavenumbers of the block along each axis.
         parameters : mapping of str to float
         """
-        xp, real = backend.namespace(spectrum), spectrum.real.dtype
+        blocks = [spectra[name] for name in self.arrays]
+        some = blocks[0]
+        xp, real = backend.namespace(some), some.real.dtype
+        for name, block in zip(self.arrays, blocks, strict=True):
+            if block.shape != some.shape or block.dtype != some.dtype:
+                raise ValueError(f"{name!r} is {block.dtype}{list(block.shape)}, not {some.dtype}{list(some.shape)}")
         packed = xp.asarray([*(parameters[name] for name in self.parameters), *self.numbers], dtype=real)
         along = [xp.asarray(square, dtype=real) for square in squares]
-        for axis, square, n in zip(self.axes, along, spectrum.shape, strict=True):
+        for axis, square, n in zip(self.axes, along, some.shape, strict=True):
             _checked(f"squared wavenumbers along {axis}", square, (n,), real)
         if xp is np:
-            _load_host(self.host).multiply(spectrum, *along, packed)
+            _load_host(self.host).combine(*blocks, *along, packed)
             return
-        modes = xp.ascontiguousarray(spectrum)
-        components = np.int32(modes.itemsize // real.itemsize)
-        extents = map(np.int32, modes.shape)
-        function = _load_device(self.device, real.char).get_function("multiply")
-        _launch(function, modes.shape, (modes, *along, packed, *extents, components))
-        if modes is not spectrum:
-            spectrum[...] = modes
+        modes = [xp.ascontiguousarray(block) for block in blocks]
+        components = np.int32(some.itemsize // real.itemsize)
+        extents = map(np.int32, some.shape)
+        function = _load_device(self.device, real.char).get_function("combine")
+        _launch(function, some.shape, (*modes, *along, packed, *extents, components))
+        for block, contiguous in zip(blocks, modes, strict=True):
+            if contiguous is not block:
+                block[...] = contiguous
+
+
+Gains = tuple[tuple[str, tuple[tuple[str, sp.Expr], ...]], ...]
+"""What becomes of each spectrum: its name, and the gain of every spectrum that goes into it."""
 
 
 @lru_cache(maxsize=256)
-def compile_filter(expression: sp.Expr, axes: tuple[str, ...]) -> Filter:
+def compile_filter(gains: Gains, axes: tuple[str, ...]) -> Filter:
     """Print a filter's kernels; they are compiled at the first call.
 
     Parameters
     ----------
-    expression : Expr
-        In ``q_<axis>``, the squared wavenumbers, and parameters.
+    gains : tuple of (str, tuple of (str, Expr))
+        For every spectrum that is written the spectra that go into it, each with its gain in ``q_<axis>``,
+        the squared wavenumbers, and parameters.
     axes : tuple of str
 
     Returns
@@ -341,11 +393,14 @@ def compile_filter(expression: sp.Expr, axes: tuple[str, ...]) -> Filter:
     --------
     >>> import numpy as np, sympy as sp
     >>> spectrum = np.ones(3)
-    >>> half = compile_filter(1 / (1 + sp.Symbol("q_x", nonnegative=True)), ("x",))
-    >>> half(spectrum, [np.array([0.0, 1.0, 3.0])], {})
+    >>> half = compile_filter((("r", (("r", 1 / (1 + sp.Symbol("q_x", nonnegative=True))),)),), ("x",))
+    >>> half({"r": spectrum}, [np.array([0.0, 1.0, 3.0])], {})
     >>> spectrum
     array([1.  , 0.5 , 0.25])
     """
-    scalars, loop = Scalars(tuple(sorted(s.name for s in expression.atoms(Parameter)))), filter_loop(expression, axes)
+    expressions = [gain for _, terms in gains for _, gain in terms]
+    parameters = {s.name for expression in expressions for s in expression.atoms(Parameter)}
+    scalars = Scalars(tuple(sorted(parameters)))
+    loop = mode_loop([dict(terms) for _, terms in gains], [name for name, _ in gains], axes)
     host, device = numba_source([loop], scalars), cuda_source([loop], scalars)
-    return Filter(axes, scalars.parameters, scalars.values(), host, device)
+    return Filter(axes, scalars.parameters, scalars.values(), (*loop.writes, *loop.reads), host, device)

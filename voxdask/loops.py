@@ -5,11 +5,12 @@ A :class:`Loop` says what is read, computed and written at every voxel; each lan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy as sp
 
+from voxdask.phi import horner
 from voxdask.printing import PYTHON, C, Names, Printer, Scalars
 from voxdask.program import Program, Sample
 from voxdask.symbols import Coordinate
@@ -24,7 +25,8 @@ FASTMATH = {'contract', 'reassoc', 'arcp', 'nsz'}
 
 @njit(fastmath=FASTMATH, nogil=True)
 def clip(u, lower, upper):
-    return lower if u < lower else (upper if u > upper else u)
+    v = lower if u < lower else u  # two selects vectorise to a maximum and a minimum, a nested one does not
+    return upper if v > upper else v
 
 
 @njit(fastmath=FASTMATH, nogil=True)
@@ -35,7 +37,24 @@ def larger(a, b):
 @njit(fastmath=FASTMATH, nogil=True)
 def smaller(a, b):
     return a if a <= b or a != a else b
-"""
+
+
+@njit(fastmath=FASTMATH, nogil=True)
+def phi3(z):
+    if abs(z) < 1.0:
+        return {horner}
+    return ((math.expm1(z) / z - 1.0) / z - 0.5) / z
+
+
+@njit(fastmath=FASTMATH, nogil=True)
+def phi2(z):
+    return 0.5 + z * phi3(z) if abs(z) < 1.0 else (math.expm1(z) / z - 1.0) / z
+
+
+@njit(fastmath=FASTMATH, nogil=True)
+def phi1(z):
+    return math.expm1(z) / z if z != 0.0 else 1.0
+""".replace("{horner}", horner())
 
 _CUDA_HEADER = """\
 static __device__ inline real clip(real u, real lower, real upper) {
@@ -43,24 +62,48 @@ static __device__ inline real clip(real u, real lower, real upper) {
 }
 static __device__ inline real larger(real a, real b) { return a >= b || a != a ? a : b; }
 static __device__ inline real smaller(real a, real b) { return a <= b || a != a ? a : b; }
-"""
+static __device__ inline real phi3(real z) {
+    return fabs(z) < (real)1 ? {horner} : ((expm1(z) / z - (real)1) / z - (real)1 / 2) / z;
+}
+static __device__ inline real phi2(real z) {
+    return fabs(z) < (real)1 ? (real)1 / 2 + z * phi3(z) : (expm1(z) / z - (real)1) / z;
+}
+static __device__ inline real phi1(real z) { return z != 0 ? expm1(z) / z : (real)1; }
+""".replace("{horner}", horner("(real)"))
 
 
 @dataclass(frozen=True)
 class Update:
-    """What becomes of a result r: ``target = base + w r``, or ``target += w r`` without a base."""
+    """What becomes of a result r: ``target = c_0 base_0 + c_1 base_1 + ... + w r``.
 
-    base: bool = True
+    Attributes
+    ----------
+    bases : int
+        Number of bases.
+    in_place : bool
+        The first base is the target itself; compiled code must know, or it would not vectorise.
+    """
+
+    bases: int = 1
+    in_place: bool = False
+
+    @property
+    def scales(self) -> int:
+        """Numbers that a call supplies: a coefficient for each base, then the weight of r."""
+        return self.bases + 1
 
 
 @dataclass(frozen=True)
 class Store:
-    """A result r, and where it goes: ``target = r``, or ``target = base + w r`` with a base and a weight."""
+    """A sum of products, and where it goes. A factor is an array, a scale, or the number of a result."""
 
     target: str
-    result: int
-    base: str | None = None
-    weight: str | None = None
+    terms: tuple[tuple[str | int, ...], ...]
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Arrays that are read where the target is written."""
+        return tuple(term[-1] for term in self.terms if isinstance(term[-1], str))
 
 
 @dataclass(frozen=True)
@@ -82,9 +125,10 @@ class Loop:
     reach : dict of str to int
         How far each array, and the positions under the name "", reach beyond what is written.
     stores : tuple of Store
-    weights : tuple of str
-    factor : bool
-        The result multiplies a block of real or complex modes.
+    scales : tuple of str
+        Numbers that a call passes last.
+    modes : bool
+        Arrays hold modes, real or complex; results are real.
     """
 
     name: str
@@ -97,29 +141,29 @@ class Loop:
     samples: tuple[Sample, ...]
     reach: dict[str, int]
     stores: tuple[Store, ...]
-    weights: tuple[str, ...] = ()
-    factor: bool = False
+    scales: tuple[str, ...] = ()
+    modes: bool = False
 
 
 def loops_of(program: Program, updates: tuple[Update, ...] = ()) -> list[Loop]:
     """One loop for each stage; `updates` say what becomes of the results of the last one."""
     loops = []
     for number, (stage, margin) in enumerate(zip(program.stages, program.margins, strict=True)):
-        stores = tuple(Store(name, r) for r, name in enumerate(stage.outputs))
+        stores = tuple(
+            Store(name, ((name,), (r,)) if name in stage.totals else ((r,),)) for r, name in enumerate(stage.outputs)
+        )
         used = updates if number == len(program.stages) - 1 else ()
         if used:
-            stores = tuple(
-                Store(f"target{m}_{name}", r, f"{'base' if update.base else 'target'}{m}_{name}", f"w{m}")
-                for m, update in enumerate(used)
-                for r, name in enumerate(stage.outputs)
-            )
-        bases = [store.base for store in stores if store.base and store.base != store.target]
+            results = list(enumerate(stage.outputs))
+            stores = tuple(_update_store(update, m, name, r) for m, update in enumerate(used) for r, name in results)
+        targets = tuple(store.target for store in stores)
+        bases = tuple(name for store in stores for name in store.arrays if name not in targets)
         reach = {name: program.margin(name) - margin for name in stage.inputs}
         loops.append(
             Loop(
                 name=f"evaluate{number}",
                 axes=program.axes,
-                writes=tuple(store.target for store in stores),
+                writes=targets,
                 reads=(*bases, *stage.inputs),
                 coordinates=tuple(axis for axis in program.axes if axis in stage.coordinates),
                 margin=margin,
@@ -127,34 +171,55 @@ def loops_of(program: Program, updates: tuple[Update, ...] = ()) -> list[Loop]:
                 samples=stage.samples,
                 reach={**reach, "": program.halo - margin},
                 stores=stores,
-                weights=tuple(f"w{m}" for m in range(len(used))),
+                scales=tuple(f"w{m}_{k}" for m, update in enumerate(used) for k in range(update.scales)),
             )
         )
     return loops
 
 
-def filter_loop(expression: sp.Expr, axes: tuple[str, ...]) -> Loop:
-    """The loop that multiplies a spectrum by a function of the squared wavenumbers ``q_<axis>``."""
+def _update_store(update: Update, m: int, name: str, result: int) -> Store:
+    target = f"target{m}_{name}"
+    bases = [f"base{m}_{k}_{name}" for k in range(update.bases)]
+    if update.in_place:
+        bases[0] = target
+    terms = tuple((f"w{m}_{k}", base) for k, base in enumerate(bases))
+    return Store(target, (*terms, (f"w{m}_{update.bases}", result)))
+
+
+def mode_loop(gains: Sequence[Mapping[str, sp.Expr]], targets: Sequence[str], axes: tuple[str, ...]) -> Loop:
+    """The loop that combines spectra: ``target = sum of gain * spectrum``, a gain for each spectrum by its name.
+
+    Gains are functions of the squared wavenumbers ``q_<axis>``. Every mode is read before one is written.
+    """
     squares = {sp.Symbol(f"q_{axis}", nonnegative=True): Coordinate(axis, real=True) for axis in axes}
-    if expression.has(Coordinate):
-        raise ValueError(f"a filter depends on position: {expression}")
+    expressions: list[sp.Expr] = []
+    stores = []
+    for target, gain in zip(targets, gains, strict=True):
+        terms = []
+        for name, expression in gain.items():
+            if expression.has(Coordinate):
+                raise ValueError(f"a filter depends on position: {expression}")
+            terms.append((len(expressions), name))
+            expressions.append(expression.xreplace(squares))
+        stores.append(Store(target, tuple(terms)))
+    read = dict.fromkeys(name for store in stores for name in store.arrays if name not in targets)
     return Loop(
-        name="multiply",
+        name="combine",
         axes=axes,
-        writes=("spectrum",),
-        reads=(),
+        writes=tuple(targets),
+        reads=tuple(read),
         coordinates=axes,
         margin=0,
-        expressions=(expression.xreplace(squares),),
+        expressions=tuple(expressions),
         samples=(),
         reach={"": 0},
-        stores=(Store("spectrum", 0),),
-        factor=True,
+        stores=tuple(stores),
+        modes=True,
     )
 
 
 def numba_source(loops: Sequence[Loop], scalars: Scalars) -> str:
-    """Python source of ``<loop>(*writes, *reads, *positions, p, *weights)`` for every loop.
+    """Python source of ``<loop>(*writes, *reads, *positions, p, *scales)`` for every loop.
 
     Every neighbour is a row slice along the last axis, so that the inner loop has non-negative
     unit-stride indices and LLVM vectorises it.
@@ -207,16 +272,12 @@ def _numba_loop(loop: Loop, scalars: Scalars) -> str:
         a = loop.axes.index(axis)
         where = loads if a == last else rows
         where.append(f"{names('position', axis)} = {names('along', axis)}[{_plus(f'i{a}', loop.reach[''])}]")
-    stores = []
-    for store in loop.stores:
-        target = f"{names('row', store.target)}[i{last}]"
-        if store.base:
-            stores.append(f"{target} = {names('row', store.base)}[i{last}] + {store.weight} * {results[store.result]}")
-        else:
-            stores.append(f"{target} {'*=' if loop.factor else '='} {results[store.result]}")
+    values = {name: f"{names('row', name)}[i{last}]" for name in _in_place(loop, names)}
+    loads += [f"{names('was', name)} = {values[name]}" for name in _read_in_place(loop)]
+    stores = [f"{values[store.target]} = {_sum_of(store, results, names)}" for store in loop.stores]
 
     arguments = [names("out", n) for n in loop.writes] + [names("in", n) for n in loop.reads]
-    arguments += [*(names("along", axis) for axis in loop.coordinates), "p", *loop.weights]
+    arguments += [*(names("along", axis) for axis in loop.coordinates), "p", *loop.scales]
     extents = "".join(f"n{a}, " for a in range(last + 1))
     lines = ["@njit(fastmath=FASTMATH, nogil=True, cache=True, error_model='numpy')"]
     lines.append(f"def {loop.name}({', '.join(arguments)}):")
@@ -252,22 +313,18 @@ def _cuda_loop(loop: Loop, scalars: Scalars) -> str:
     for axis in loop.coordinates:
         place = _plus(f"i{loop.axes.index(axis)}", loop.reach[""])
         loads.append(f"const real {names('position', axis)} = {names('along', axis)}[{place}];")
-    stores, arrays = [], _in_place(loop, names)
-    for store in loop.stores:
-        target, result = arrays[store.target], results[store.result]
-        if loop.factor:
-            stores.append(f"for (int m = 0; m < components; ++m) {target}[at0 * components + m] *= {result};")
-        elif store.base:
-            stores.append(f"{target}[at0] = {arrays[store.base]}[at0] + {store.weight} * {result};")
-        else:
-            stores.append(f"{target}[at0] = {result};")
+    arrays, place = _in_place(loop, names), "at0 * components + m" if loop.modes else "at0"
+    stores = [f"const real {names('was', name)} = {arrays[name]}[{place}];" for name in _read_in_place(loop)]
+    stores += [f"{arrays[store.target]}[{place}] = {_sum_of(store, results, names)};" for store in loop.stores]
+    if loop.modes:
+        stores = ["for (int m = 0; m < components; ++m) {", *("    " + line for line in stores), "}"]
 
     sampled = {sample.array for sample in loop.samples}  # these can't overlap what is written
     arguments = [f"real* {names('out', n)}" for n in loop.writes]
     arguments += [f"const real* {'__restrict__ ' * (n in sampled)}{names('in', n)}" for n in loop.reads]
     arguments += [f"const real* __restrict__ {names('along', axis)}" for axis in loop.coordinates]
-    arguments += ["const real* __restrict__ p", *(f"real {w}" for w in loop.weights)]
-    arguments += [f"int n{a}" for a in range(ndim)] + ["int components"] * loop.factor
+    arguments += ["const real* __restrict__ p", *(f"real {w}" for w in loop.scales)]
+    arguments += [f"int n{a}" for a in range(ndim)] + ["int components"] * loop.modes
     lines = [f'extern "C" __global__ void {loop.name}({", ".join(arguments)}) {{']
     lines += [f"    const real {name} = p[{index}];" for name, index in sorted(printer.constants.items())]
     lines += [f"    {stride}" for stride in strides]
@@ -282,8 +339,25 @@ def _cuda_loop(loop: Loop, scalars: Scalars) -> str:
 
 def _in_place(loop: Loop, names: Names) -> dict[str, str]:
     """The arrays that have the extent of the loop, with their identifiers: targets and bases."""
-    bases = {store.base: names("in", store.base) for store in loop.stores if store.base}
+    bases = {name: names("in", name) for store in loop.stores for name in store.arrays if name not in loop.writes}
     return {**bases, **{name: names("out", name) for name in loop.writes}}
+
+
+def _read_in_place(loop: Loop) -> list[str]:
+    """The arrays that stores read, before the first of them writes."""
+    return list(dict.fromkeys(name for store in loop.stores for name in store.arrays))
+
+
+def _sum_of(store: Store, results: Sequence[str], names: Names) -> str:
+    """A store's sum of products in source text."""
+
+    def text(factor: str | int, last: bool) -> str:
+        if isinstance(factor, int):
+            return results[factor]
+        return names("was", factor) if last else factor
+
+    terms = [" * ".join(text(f, last=f is term[-1]) for f in term) for term in store.terms]
+    return " + ".join(terms) or "0"
 
 
 def _plus(text: str, number: int) -> str:

@@ -7,7 +7,7 @@ three separate things, and only the last two know of tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +17,20 @@ import numpy as np
 from voxdask import backend, transforms
 from voxdask.boundary import Axis
 from voxdask.kernels import Filter
+
+#: Name of the spectrum that is being transformed, in a filter.
+TRANSFORMED = "transformed"
+
+
+def saved_name(number: int) -> str:
+    """Name of a spectrum that was saved, in a filter.
+
+    Examples
+    --------
+    >>> saved_name(0)
+    'saved0'
+    """
+    return f"saved{number}"
 
 
 @dataclass(frozen=True)
@@ -117,10 +131,21 @@ class GridTransform:
                 block = transforms.inverse(block, self.axes[a].transform(), a, overwrite=True)
         return block if len(self.axes) > 1 else block[:, 0]
 
+    @property
+    def modes_shape(self) -> tuple[int, ...]:
+        """Shape of a spectrum that is transformed along the first axis too."""
+        rows, *rest = self.spectrum_shape
+        return (rows // 2 + 1 if self.half == 0 else rows, *rest)
+
+    @property
+    def modes_dtype(self) -> np.dtype[Any]:
+        """Type of a spectrum that is transformed along the first axis too."""
+        return np.result_type(self.dtype, np.complex64) if self.half == 0 else self.spectrum_dtype
+
     def filter_pencil(
-        self, block: Any, start: int, gain: Filter, parameters: Mapping[str, float]
+        self, block: Any, start: int, gain: Filter, parameters: Mapping[str, float], saved: Sequence[Any] = ()
     ) -> Any:
-        """Transform columns along the first axis, multiply by `gain`, and transform back.
+        """Transform columns along the first axis, apply `gain`, and transform back.
 
         Parameters
         ----------
@@ -128,7 +153,11 @@ class GridTransform:
             Columns ``start`` and following of a spectrum, every row of them.
         start : int
         gain : Filter
+            Of :data:`TRANSFORMED` and the spectra ``saved_name(0)``, ``saved_name(1)``, ...
         parameters : mapping of str to float
+        saved : sequence of array
+            The same columns of spectra of shape :attr:`modes_shape` and type :attr:`modes_dtype`, which the gain may
+            change.
 
         Returns
         -------
@@ -139,11 +168,12 @@ class GridTransform:
         halved = self.half == 0
         modes = transforms.forward_half(block, 0) if halved else transforms.forward(block, transform, 0)
         squares = [xp.asarray(q) for q in self.squares]
+        spectra = {TRANSFORMED: modes, **{saved_name(k): modes for k, modes in enumerate(saved)}}
         if len(squares) == 1:
-            gain(modes[:, 0], squares, parameters)
+            gain({name: spectrum[:, 0] for name, spectrum in spectra.items()}, squares, parameters)
         else:
             squares[1] = squares[1][start : start + block.shape[1]]
-            gain(modes, squares, parameters)
+            gain(spectra, squares, parameters)
         if halved:
             return transforms.inverse_half(modes, 0, self.shape[0], overwrite=True)
         return transforms.inverse(modes, transform, 0, overwrite=True)

@@ -12,6 +12,8 @@ Tier = Literal["block", "chunked", "spilled"]
 TILE_BYTES = 1 << 20
 #: The same for rows of a field that lies in memory: thicker tiles share more of their ghost rows.
 MEMORY_TILE_BYTES = 4 << 20
+#: The same for sums of fields, which have nothing to share, and take as much again for what is between.
+SUM_TILE_BYTES = 1 << 18
 #: Bytes of a run that do not grow with the grid: code, buffers of files, thread stacks.
 OVERHEAD_BYTES = 16 << 20
 #: Bytes of one chunk of a saved frame, before compression.
@@ -40,8 +42,8 @@ class Problem:
         Depth of the ghost layers.
     registers : int
         Copies of the state that a stepper holds at once.
-    spectral : bool
-        Whether the stepper transforms.
+    spectra : int
+        Spectra of the state that a stepper holds at once; 0 if it does not transform.
     columns : int
         Columns of a spectrum: modes along the second axis.
     mode_bytes : int
@@ -55,9 +57,14 @@ class Problem:
     inner: int
     halo: int
     registers: int
-    spectral: bool
+    spectra: int
     columns: int
     mode_bytes: int
+
+    @property
+    def spectral(self) -> bool:
+        """Whether the stepper transforms."""
+        return self.spectra > 0
 
     @property
     def voxels(self) -> int:
@@ -118,6 +125,11 @@ class Plan:
     memory_limit: int
     reason: str
 
+    @property
+    def sum_rows(self) -> int:
+        """Rows of a field that are summed up at once."""
+        return max(min(self.rows, SUM_TILE_BYTES // self.problem.row_bytes), 1)
+
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.problem.shape))
         per_voxel = self.memory_bytes / self.problem.voxels
@@ -154,12 +166,13 @@ def buffer_bytes(problem: Problem, slab_rows: int, pencil_columns: int) -> int:
     window = (slab_rows + 2 * problem.halo) * problem.row_bytes
     total = (problem.fields + problem.constants) * window
     # slabs to write and to start from, and rows on their way into a frame, once more while they are compressed
-    slabs = 1 if problem.spectral else 1 + 2 * max(problem.registers - 2, 1)
+    slabs = problem.registers if problem.spectral else 1 + 2 * max(problem.registers - 2, 1)
     total += (slabs * problem.fields + 3) * slab_rows * problem.row_bytes
     if problem.spectral:
         pencil = problem.shape[0] * pencil_columns * problem.mode_bytes
         total += problem.fields * max(slab_rows * problem.spectrum_row_bytes, pencil)
-        total += slab_rows * pencil_columns * problem.mode_bytes
+        kept = problem.spectra - 1  # spectra that are kept between evaluations lie in files as whole pencils
+        total += kept * pencil + (pencil if kept else slab_rows * pencil_columns * problem.mode_bytes)
     return total
 
 
@@ -173,7 +186,7 @@ def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns:
     """Projected peak of a run in memory on one machine, beside the caller's arrays."""
     total = OVERHEAD_BYTES + threads * tile_bytes(problem, rows, columns)
     state = problem.registers * problem.fields * problem.voxels * problem.itemsize
-    spectra = problem.fields * problem.spectrum_bytes
+    spectra = problem.fields * problem.spectra * problem.spectrum_bytes
     # Dask makes the next state and spectrum while the last are read
     return total + (2 if tier == "chunked" else 1) * (state + spectra)
 
@@ -216,7 +229,7 @@ def make_plan(
 
     Examples
     --------
-    >>> problem = Problem((64, 64, 64), 4, 1, 0, 1, 2, 1, True, 64, 33 * 8)
+    >>> problem = Problem((64, 64, 64), 4, 1, 0, 1, 2, 1, 1, 64, 33 * 8)
     >>> make_plan(problem, memory_limit=10**9, threads=2).tier
     'block'
     >>> make_plan(problem, memory_limit=18 * 10**6, threads=2).tier
@@ -246,7 +259,8 @@ def has_room_for_chunks(plan: Plan, chunk_rows: int) -> bool:
 
 
 def _cache_tiles(problem: Problem, row_tile_bytes: int) -> tuple[int, int]:
-    rows = max(row_tile_bytes // problem.row_bytes, 2 * problem.halo, 1)
+    # the many fields of a family share the cache, which two find room in
+    rows = max(row_tile_bytes // (problem.row_bytes * max(problem.fields // 2, 1)), 2 * problem.halo, 1)
     columns = max(TILE_BYTES // (problem.shape[0] * max(problem.mode_bytes, 1)), 1)
     return min(rows, problem.shape[0]), min(columns, problem.columns)
 
@@ -254,7 +268,7 @@ def _cache_tiles(problem: Problem, row_tile_bytes: int) -> tuple[int, int]:
 def _spill(problem: Problem, memory_limit: int, threads: int, in_memory: int) -> Plan:
     """The thickest slabs and pencils under a limit; thinner tiles, then fewer threads, where these do not fit."""
     disk = (problem.registers + 4) * problem.fields + problem.constants
-    disk_bytes = disk * problem.voxels * problem.itemsize + problem.fields * problem.spectrum_bytes
+    disk_bytes = disk * problem.voxels * problem.itemsize + problem.fields * problem.spectra * problem.spectrum_bytes
     cache_rows, cache_columns = _cache_tiles(problem, TILE_BYTES)
 
     def needed(workers: int, rows: int, columns: int) -> int:

@@ -17,6 +17,7 @@ import sympy as sp
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
+from voxdask.phi import Phi1, Phi2, Phi3
 from voxdask.program import Sample
 from voxdask.symbols import Clip, Coordinate, Inside, Parameter
 
@@ -29,7 +30,10 @@ _CALLED: dict[type[sp.Basic], str] = {
 }
 
 #: Functions that the headers of generated source define.
-_DEFINED: dict[type[sp.Basic], str] = {Clip: "clip", sp.Max: "larger", sp.Min: "smaller"}
+_DEFINED: dict[type[sp.Basic], str] = {
+    **{Clip: "clip", sp.Max: "larger", sp.Min: "smaller"},
+    **{Phi1: "phi1", Phi2: "phi2", Phi3: "phi3"},
+}
 
 #: Integer powers up to this one are products.
 _LARGEST_PRODUCT = 8
@@ -146,6 +150,8 @@ class Printer:
         for function, name in _CALLED.items():
             if isinstance(e, function):
                 return self._call(self.language.call.format(name), e.args)
+        if e.func in _DEFINED:
+            return self._call(_DEFINED[e.func], e.args)
         known = ", ".join(sorted(function.__name__ for function in (*_CALLED, *_DEFINED)))
         raise ValueError(f"no kernel can be made of {type(e).__name__!r} in the equation: {e}; known are {known}")
 
@@ -231,9 +237,6 @@ class Printer:
             first = f"{name}({first}, {text})"
         return first
 
-    def _clip(self, e: Clip) -> str:
-        return self._call(_DEFINED[Clip], e.args)
-
     def _inside(self, e: Inside) -> str:
         value, lower, upper = map(self.text, e.args)
         condition = f"({lower} <= {value}{self.language.conjunction}{value} <= {upper})"
@@ -250,7 +253,6 @@ class Printer:
         ((sp.logic.boolalg.BooleanAtom,), _truth),
         ((sp.sign, sp.Heaviside), _step),
         ((sp.Max, sp.Min), _extremum),
-        ((Clip,), _clip),
         ((Inside,), _inside),
     )
 

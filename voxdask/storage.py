@@ -170,7 +170,7 @@ class MemoryPool:
     def field(self, shape: tuple[int, ...], dtype: Any) -> FieldStorage:
         return self.free.pop() if self.free else FieldInMemory(self.xp.empty(shape, dtype))
 
-    def spectrum(self, shape: tuple[int, ...], dtype: Any, name: str) -> SpectrumStorage:
+    def spectrum(self, shape: tuple[int, ...], dtype: Any, name: str, *, whole: bool = False) -> SpectrumStorage:
         return SpectrumInMemory(self.xp.empty(shape, dtype))
 
 
@@ -201,7 +201,8 @@ class FilePool:
         files = self.scratch(f"register{self.count}", shape, (self.rows, *shape[1:]), dtype)
         return FieldInFiles(files, self.workspace)
 
-    def spectrum(self, shape: tuple[int, ...], dtype: Any, name: str) -> SpectrumStorage:
-        chunks = (self.rows, self.columns, *shape[2:])
+    def spectrum(self, shape: tuple[int, ...], dtype: Any, name: str, *, whole: bool = False) -> SpectrumStorage:
+        """A spectrum in crossings of slabs and pencils; in `whole` pencils if it is read in no other way."""
+        chunks = (shape[0] if whole else self.rows, self.columns, *shape[2:])
         name = f"spectrum_{name}"
         return SpectrumInFiles(self.scratch(name, shape, chunks, dtype), self.workspace, name)

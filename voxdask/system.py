@@ -5,7 +5,7 @@ A :class:`System` is small and can be sent to another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,11 +13,12 @@ import numpy as np
 import sympy as sp
 
 from voxdask.boundary import Axis
-from voxdask.equation import Equation, dt
+from voxdask.equation import Equation, Weight, dt
+from voxdask.familykernel import compile_family
 from voxdask.grid import Grid
-from voxdask.kernels import Filter, Kernel, Update, compile_filter, compile_program
+from voxdask.kernels import Filter, Gains, Kernel, Update, compile_filter, compile_program
 from voxdask.lowering import Program
-from voxdask.pencil import GridTransform
+from voxdask.pencil import TRANSFORMED, GridTransform, saved_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,10 @@ class System:
     parameters : dict of str to float
         Numbers that kernels and filters read, without the time.
     transform : GridTransform
+    weights : dict of str to Weight
+        What semi-implicit steps multiply unknowns by.
+    total : float, optional
+        What the members of a family must sum to at the start.
     """
 
     grid: Grid
@@ -47,6 +52,8 @@ class System:
     constants: tuple[str, ...]
     parameters: dict[str, float]
     transform: GridTransform
+    weights: dict[str, Weight]
+    total: float | None = None
 
     def ends(self, name: str) -> tuple[Axis, ...]:
         """The axes as an array sees them: coefficients are mirrored where fields are not periodic."""
@@ -95,10 +102,12 @@ def discretise(
         grid=grid,
         axes=axes,
         dtype=np.dtype(dtype),
-        fields=equation.fields,
+        fields=equation.unknowns,
         constants=(*equation.auxiliary, *equation.coefficients),
         parameters=parameters,
         transform=GridTransform(axes, np.dtype(dtype), wavenumbers),
+        weights=equation.weights,
+        total=equation.family.total if equation.family else None,
     )
 
 
@@ -121,12 +130,45 @@ class Operators:
     def rate(self, updates: tuple[Update, ...] = ()) -> Kernel:
         """The right-hand side, or updates by it."""
         if updates not in self._rates:
-            self._rates[updates] = compile_program(self.program, updates)
+            self._rates[updates] = self.compile(self.program, updates)
         return self._rates[updates]
 
-    def filters(self, gain: Callable[[sp.Expr, sp.Expr], sp.Expr]) -> tuple[Filter, ...]:
-        """One filter for each unknown, from a stepper's function of the step and the stiff rate."""
+    def compile(self, program: Program, updates: tuple[Update, ...] = ()) -> Kernel:
+        """The kernel of a program that reads the fields of the equation."""
+        family = self.equation.family
+        if family is None:
+            return compile_program(program, updates)
+        return compile_family(program, family.members, tuple(family.parameters), updates)
+
+    def filters(self, gain: Callable[..., tuple[sp.Expr, ...]], saved: int = 0) -> tuple[Filter, ...]:
+        """One filter for each unknown, from a stepper's function of the step, the stiff rate and spectra.
+
+        Parameters
+        ----------
+        gain : callable
+            ``gain(dt, rate, r, *saved)``, linear in the spectra; see :meth:`voxdask.steppers.Fields.implicit`.
+        saved : int
+            Number of spectra that were saved before.
+        """
         if gain not in self._filters:
-            gains = (sp.sympify(gain(dt, symbol)) for symbol in self.equation.symbols(self.dims))
-            self._filters[gain] = tuple(compile_filter(e, self.dims) for e in gains)
+            self._filters[gain] = tuple(
+                compile_filter(_gains(gain, symbol, saved), self.dims) for symbol in self.equation.symbols(self.dims)
+            )
         return self._filters[gain]
+
+
+def _gains(gain: Callable[..., tuple[sp.Expr, ...]], rate: sp.Expr, saved: int) -> Gains:
+    """What becomes of every spectrum: the coefficients of a function that is linear in spectra."""
+    names = [TRANSFORMED, *(saved_name(k) for k in range(saved))]
+    spectra = [sp.Dummy(name, real=True) for name in names]
+    results = [sp.sympify(e) for e in gain(dt, rate, *spectra)]
+    targets = [TRANSFORMED, *(saved_name(k) for k in range(len(results) - 1))]
+    return tuple(
+        (target, tuple((n, c) for n, s in zip(names, spectra, strict=True) if (c := sp.diff(e, s)) != 0))
+        for target, e in zip(targets, results, strict=True)
+    )
+
+
+def saved_by(filters: Sequence[Filter]) -> int:
+    """Number of spectra that filters read or write beside the one that is transformed."""
+    return max(len(filter.arrays) for filter in filters) - 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def rates(
     workspace: Workspace,
     *,
     bases: Mapping[str, Any] | None = None,
-    weights: Sequence[float] = (),
+    scales: Sequence[float] = (),
     out: Mapping[str, Any] | None = None,
     like: Any = None,
 ) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def rates(
     rows : mapping of str to Rows
         Unknowns and constants.
     workspace : Workspace
-    bases, weights, out
+    bases, scales, out
         As for :class:`~voxdask.kernels.Kernel`.
     like : array, optional
         An array of the kind that is wanted.
@@ -88,37 +88,58 @@ def rates(
         a = system.grid.axis(axis)
         start, stop = (lo, hi) if a == 0 else (0, system.grid.shape[a])
         positions[axis] = xp.asarray(system.positions(axis, start, stop, depth))
-    return kernel(blocks, positions, system.values(time), out, weights, empty)
+    return kernel(blocks, positions, system.values(time), out, scales, empty)
 
 
-def to_spectrum(system: System, rate: Any, lo: int) -> Any:
-    """Rows of the spectrum of a rate of change; the rate is used up."""
+def weight_of(system: System, name: str, rows: Mapping[str, Rows], lo: int, hi: int) -> Any:
+    """Rows of what semi-implicit steps multiply an unknown by; None for one."""
+    if name not in system.weights:
+        return None
+    weight = system.weights[name]
+    values = rows[weight.field].read_rows(lo, hi)
+    return backend.namespace(values).maximum(values, values.dtype.type(weight.least))
+
+
+def to_spectrum(system: System, rate: Any, lo: int, weight: Any = None) -> Any:
+    """Rows of the spectrum of a rate of change, times a weight; the rate is used up."""
+    if weight is not None:
+        rate *= weight
     halo.release(rate, lo, system.axes)
     return system.transform.forward_slab(rate)
 
 
-def filtered(system: System, block: Any, start: int, gain: Filter, time: float, dt: float) -> Any:
-    """Columns of a spectrum, transformed along the first axis, multiplied by a gain, and back."""
-    return system.transform.filter_pencil(block, start, gain, system.values(time, dt=dt))
+def filtered(
+    system: System, block: Any, start: int, gain: Filter, time: float, dt: float, saved: Sequence[Any] = ()
+) -> Any:
+    """Columns of a spectrum, transformed along the first axis, with a gain, and back."""
+    return system.transform.filter_pencil(block, start, gain, system.values(time, dt=dt), saved)
 
 
 def updated(
-    system: System, u: Any, spectrum: Any, lo: int, end: float, out: Any
+    system: System,
+    bases: Sequence[tuple[Any, float]],
+    spectrum: Any,
+    lo: int,
+    end: float,
+    out: Any,
+    weight: Any = None,
 ) -> bool:
-    """Add the inverse transform of rows of a spectrum to the same rows of a field.
+    """Add the inverse transform of rows of a spectrum to the same rows of fields.
 
     Parameters
     ----------
     system : System
-    u : array
-        Rows of the field.
+    bases : sequence of (array, float)
+        Rows of fields, with their coefficients.
     spectrum : array
         Rows of the spectrum; used up.
     lo : int
     end : float
         Time at the end of the step, when held nodes take their values.
     out : array
-        May be `u`.
+        May be one of the bases.
+    weight : array, optional
+        What the change is divided by.
 
     Returns
     -------
@@ -126,10 +147,62 @@ def updated(
         Whether every value is finite.
     """
     change = system.transform.inverse_slab(spectrum)
+    if weight is not None:
+        change /= weight
     halo.release(change, lo, system.axes)
-    backend.namespace(out).add(u, change, out=out)
+    combine([*bases, (change, 1.0)], out)
     halo.hold(out, lo, system.axes, end)
     return finite(out)
+
+
+def combine(terms: Sequence[tuple[Any, float]], out: Any) -> None:
+    """The sum of arrays with coefficients; `out` may be one of them."""
+    xp, dtype = backend.namespace(out), out.dtype.type
+    scaled = [block if c == 1 else xp.multiply(block, dtype(c)) for block, c in terms]
+    if len(scaled) == 1:
+        out[...] = scaled[0]
+        return
+    total = scaled[0]
+    for block in scaled[1:-1]:
+        total = total + block
+    xp.add(total, scaled[-1], out=out)
+
+
+def add_up(terms: Iterable[tuple[Any, float]], out: Any) -> None:
+    """The sum of arrays with coefficients, each needed no longer than until the next; what is not finite stays so."""
+    xp, dtype = backend.namespace(out), out.dtype.type
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k, (block, c) in enumerate(terms):
+            if k == 0:
+                xp.multiply(block, dtype(c), out=out)
+            else:
+                out += block * dtype(c)
+
+
+def square_sums(error: Any, states: Iterable[Any], atol: float, rtol: float) -> Any:
+    """For each row, the sum of squares of an error in units of atol + rtol times the largest of states.
+
+    It is of float64, does not depend on how rows are cut into tiles, and is not finite where a state is not. The
+    error is used up.
+    """
+    xp, flat = backend.namespace(error), (error.shape[0], -1)
+    scale = xp.zeros_like(error)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block in states:
+            xp.maximum(scale, xp.abs(block), out=scale)
+        bad = 0.0 * scale.reshape(flat).max(axis=1)  # an infinite state must not count as a wide tolerance
+        scale *= rtol
+        scale += atol
+        error /= scale
+        ratio = error.reshape(flat).astype(np.float64)
+        ratio *= ratio
+        return ratio.sum(axis=1) + bad
+
+
+def root_mean_square(sums: Iterable[Any], count: int) -> float:
+    """Of `count` values, from what :func:`square_sums` gave for rows in order."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.sqrt(np.concatenate([backend.to_host(rows) for rows in sums]).sum() / count))
 
 
 def finite(block: Any) -> bool:
