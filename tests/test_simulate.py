@@ -13,6 +13,7 @@ import xarray as xr
 from conftest import Tier, make_tier, spill_limit
 
 import voxdask as vd
+from voxdask.steppers import Target
 from voxdask.store import RunStore
 
 MODEL = vd.models.ReactionDiffusion(0.4, source=lambda t, c, x: 0.1 * t)
@@ -262,12 +263,12 @@ def test_a_user_stepper(tier: Tier) -> None:
     """A stepper is ten lines against two operations, and runs on every tier."""
 
     class Heun:
-        order, registers, spectral = 2, 3, False
+        order, registers, spectra, history = 2, 3, 0, 0
 
         def step(self, fields: Any, t: float, dt: float, u: Any) -> Any:
-            v, total = fields.advance(t, u, (u, dt), (u, dt / 2), end=t + dt)
-            fields.advance(t + dt, v, add=(total, dt / 2), end=t + dt)
-            return total
+            base = ((u, 1.0),)
+            v, total = fields.advance(t, u, Target(base, dt), Target(base, dt / 2), end=t + dt)
+            return fields.advance(t + dt, v, Target(((total, 1.0),), dt / 2, into=total), end=t + dt)
 
         def __repr__(self) -> str:
             return "Heun()"

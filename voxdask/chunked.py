@@ -15,31 +15,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dask
 import dask.array as da
-import numpy as np
 
-from voxdask import graph, halo, tiles
+from voxdask import graph, tiles
 from voxdask.graph import Value
-from voxdask.halo import PieceRows
 from voxdask.kernels import Filter, Kernel, Update
 from voxdask.pencil import tiles as split
 from voxdask.planning import Plan
-from voxdask.system import Operators, System
-from voxdask.tiles import Workspace
-
-_workspace = Workspace()
-
-Pieces = dict[str, list[tuple[int, Any]]]
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What every task of a run needs."""
-
-    system: System
-    rates: tuple[str, ...]
-    rows: int
-    columns: int
+from voxdask.slabs import (
+    Context,
+    Pieces,
+    advance_slab,
+    combine_slab,
+    error_slab,
+    filter_pencil,
+    rate_slab,
+    update_slab,
+)
+from voxdask.steppers.base import RATE, Target, Terms
+from voxdask.system import Operators, System, saved_by
 
 
 @dataclass(eq=False)
@@ -78,76 +73,130 @@ class ChunkedFields:
         self.constants = {name: list(chunks) for name, chunks in constants.items()}
         self._token, self._count = uuid.uuid4().hex[:12], itertools.count()
         self._kernels: dict[Kernel | Filter, Value] = {}
-        context = Context(system, operators.equation.rates, plan.rows, plan.columns)
+        self._kept: dict[str, list[list[Any]]] = {}
+        context = Context(system, operators.equation.rates, plan.rows, plan.columns, plan.sum_rows)
         self.context = graph.constant(f"voxdask-context-{self._token}", context)
 
-    def advance(
+    def advance(self, t: float, v: ChunkedState, *targets: Target, end: float) -> tuple[ChunkedState, ...]:
+        """Evaluate r = rhs(t, v) once, and make every target; see :class:`voxdask.steppers.Fields`."""
+        results = self._advanced(t, v, targets, end)
+        return tuple(self._state(results, m) for m in range(len(targets)))
+
+    def implicit(
         self,
         t: float,
         v: ChunkedState,
-        *updates: tuple[ChunkedState, float],
-        add: tuple[ChunkedState, float] | None = None,
-        end: float,
+        dt: float,
+        gain: Any,
+        *,
+        saved: int = 0,
+        source: Target | None = None,
+        keep: Target | None = None,
+        base: Terms | None = None,
+        into: ChunkedState | None = None,
+        end: float | None = None,
     ) -> tuple[ChunkedState, ...]:
-        """Evaluate r = rhs(t, v) once: ``base + weight r`` for each update, and for `add` in its place."""
-        every = [*updates, *([add] if add else [])]
-        kernel = self.operators.rate((Update(base=True),) * len(every))
-        weights = [weight for _, weight in every]
-        results = []
-        for i, (lo, hi) in enumerate(self.slabs):
-            bases = [{name: base.chunks[name][i] for name in self.system.fields} for base, _ in every]
-            pieces = self._pieces(v, i, kernel.halo)
-            results.append(
-                self.task("advance", advance_slab, self.context, kernel, t, lo, hi, pieces, bases, weights, end)
-            )
-        states = []
-        for m in range(len(every)):
-            states.append(
-                ChunkedState(
-                    {name: [self.item(result, (m, name)) for result in results] for name in self.system.fields}
-                )
-            )
-        if add is not None:
-            add[0].chunks = states.pop().chunks
-        return tuple(states)
-
-    def implicit(self, t: float, u: ChunkedState, dt: float, gain: Any) -> ChunkedState:
-        """u + T^-1[ gain(dt, rate) T[rhs(t, u)] ]."""
-        kernel, filters = self.operators.rate(), self.operators.filters(gain)
-        cut = self.distributed
-        parts = self.pencils if cut else None
-        forward = []
-        for i, (lo, hi) in enumerate(self.slabs):
-            pieces = self._pieces(u, i, kernel.halo)
-            forward.append(self.task("slab", transform_slab, self.context, kernel, t, lo, hi, pieces, parts))
-        new: dict[str, list[Any]] = {}
+        """Evaluate r = rhs(t, v), and a new state by way of the modes; see :class:`voxdask.steppers.Fields`."""
+        arrive, parts = t + dt if end is None else end, self.pencils if self.distributed else None
+        filters = self.operators.filters(gain, saved)
+        made: tuple[Target, ...] = ((source or RATE), *([keep] if keep else [])) if source or keep else ()
+        forward = self._advanced(t, v, made, arrive, spectrum=True, parts=parts)
+        new, terms, beside = {}, base or ((v, 1.0),), {}
         for name, multiply in zip(self.system.fields, filters, strict=True):
+            kept = self._kept.get(name, [])[: saved_by([multiply])]
             through = []
             for j, (start, stop) in enumerate(self.pencils):
-                rows = [self.item(result, (name, j)) for result in forward] if cut else forward
+                rows = [self.item(result, (name, j)) for result in forward] if self.distributed else forward
+                stored = [spectrum[j] for spectrum in kept]
                 through.append(
                     self.task(
-                        "pencil", filter_pencil, self.context, name, multiply, start, stop, self.slabs, rows, cut, t, dt
+                        "pencil", filter_pencil,
+                        self.context, name, multiply, start, stop, self.slabs, rows, self.distributed, t, dt, stored,
                     )
-                )
-            new[name] = []
-            for i, (lo, hi) in enumerate(self.slabs):
-                columns = [self.item(pencil, slice(lo, hi)) for pencil in through] if cut else through
-                new[name].append(
-                    self.task(
-                        "update",
-                        update_slab,
-                        self.context,
-                        u.chunks[name][i],
-                        lo,
-                        hi,
-                        self.pencils,
-                        columns,
-                        cut,
-                        t + dt,
-                    )
-                )
-        return ChunkedState(new)
+                )  # fmt: skip
+            if saves := len(multiply.arrays) - 1:
+                beside[name] = [[self.item(pencil, k + 1) for pencil in through] for k in range(saves)]
+                through = [self.item(pencil, 0) for pencil in through]
+            new[name] = self._updated(name, terms, through, arrive)
+        self._kept = beside
+        states = [ChunkedState(new)]
+        if keep:
+            states.append(self._state(forward, 1))
+        return tuple(states)
+
+    def combine(self, *terms: tuple[ChunkedState, float], end: float) -> ChunkedState:
+        """The sum of states and rates with coefficients; nodes that are given take their value at `end`."""
+        weights = [c for _, c in terms]
+        chunks: dict[str, list[Any]] = {name: [] for name in self.system.fields}
+        for i, (lo, _) in enumerate(self.slabs):
+            for name, made in chunks.items():
+                blocks = [state.chunks[name][i] for state, _ in terms]
+                made.append(self.task("combine", combine_slab, self.context, lo, blocks, weights, end))
+        return ChunkedState(chunks)
+
+    def error(self, terms: Terms, u: ChunkedState, v: ChunkedState, atol: float, rtol: float) -> float:
+        """The size of a sum in units of the tolerance; computes it, and keeps the states that it takes."""
+        weights, sums = [c for _, c in terms], []
+        for name in sorted(self.system.fields):
+            for i in range(len(self.slabs)):
+                blocks = [state.chunks[name][i] for state, _ in terms]
+                pair = [state.chunks[name][i] for state in (u, v)]
+                sums.append(self.task("error", error_slab, self.context, blocks, weights, pair, atol, rtol))
+        # in one graph with what it is made from: computed later, that would all be done once more
+        states = {id(state): state for state in (u, v, *(state for state, _ in terms))}.values()
+        places = [(state.chunks[name], i) for state in states for name in state.chunks for i in range(len(self.slabs))]
+        kept = graph.persist([*(chunks[i] for chunks, i in places), *sums])
+        for (chunks, i), value in zip(places, kept, strict=False):
+            chunks[i] = value
+        count = self.system.grid.size * len(self.system.fields)
+        return tiles.root_mean_square(dask.compute(*kept[len(places) :]), count)
+
+    def _advanced(
+        self,
+        t: float,
+        v: ChunkedState,
+        targets: Sequence[Target],
+        end: float,
+        *,
+        spectrum: bool = False,
+        parts: Sequence[tuple[int, int]] | None = None,
+    ) -> list[Value]:
+        """One task for each slab: every target by (number, field); the spectrum of the first one by field."""
+        kernel = self.operators.rate(tuple(Update(len(target.terms)) for target in targets))
+        scales = [scale for target in targets for scale in (*(c for _, c in target.terms), target.weight)]
+        rated = [target.rate for target in targets]
+        results = []
+        for i, (lo, hi) in enumerate(self.slabs):
+            bases = [
+                [{name: state.chunks[name][i] for name in self.system.fields} for state, _ in target.terms]
+                for target in targets
+            ]
+            pieces = self._pieces(v, i, kernel.halo)
+            job = self.task(
+                "slab" if spectrum else "advance", advance_slab,
+                self.context, kernel, t, lo, hi, pieces, bases, scales, rated, end, spectrum, parts,
+            )  # fmt: skip
+            results.append(job)
+        return results
+
+    def _updated(self, name: str, terms: Terms, through: Sequence[Any], end: float) -> list[Any]:
+        """A field of a new state from the pencils of its change."""
+        cut, chunks = self.distributed, []
+        for i, (lo, hi) in enumerate(self.slabs):
+            columns = [self.item(pencil, slice(lo, hi)) for pencil in through] if cut else list(through)
+            bases = [(state.chunks[name][i], c) for state, c in terms]
+            weight = self.system.weights.get(name)
+            weighing = None if weight is None else self.constants[weight.field][i]
+            job = self.task(
+                "update", update_slab,
+                self.context, name, bases, weighing, lo, hi, self.pencils, columns, cut, end,
+            )  # fmt: skip
+            chunks.append(job)
+        return chunks
+
+    def _state(self, results: Sequence[Value], number: int) -> ChunkedState:
+        fields = self.system.fields
+        return ChunkedState({name: [self.item(result, (number, name)) for result in results] for name in fields})
 
     def rates(self, t: float, u: ChunkedState, kernel: Kernel, *, release: bool) -> dict[str, list[Any]]:
         """The outputs of a kernel on every slab; `release` sets them to zero at held nodes."""
@@ -165,11 +214,13 @@ class ChunkedFields:
             values.append(self.task(function.__name__, function, self.context, lo, blocks, *arguments))
         return values
 
-    def persist(self, state: ChunkedState) -> ChunkedState:
-        """Compute a state and keep its chunks where they were made."""
-        names, n = list(state.chunks), len(self.slabs)
-        flat = graph.persist([chunk for name in names for chunk in state.chunks[name]])
-        return ChunkedState({name: flat[k * n : (k + 1) * n] for k, name in enumerate(names)})
+    def persist(self, *states: ChunkedState) -> list[ChunkedState]:
+        """Compute states together and keep their chunks where they were made."""
+        flat = iter(graph.persist([chunk for state in states for chunks in state.chunks.values() for chunk in chunks]))
+        return [
+            ChunkedState({name: list(itertools.islice(flat, len(chunks))) for name, chunks in state.chunks.items()})
+            for state in states
+        ]
 
     def array(self, chunks: Sequence[Any], dtype: Any = None) -> da.Array:
         """A Dask array from one value for each slab."""
@@ -213,132 +264,6 @@ class ChunkedFields:
         return self.task("item", operator.getitem, value, index)
 
 
-def split_array(array: Any, rows: int, distributed: bool = False) -> list[Any]:
-    """A Dask value for each slab of an array; one in memory is sent to a cluster at once."""
-    return graph.blocks_of(array, f"voxdask-input-{uuid.uuid4().hex[:12]}", rows, distributed)
-
-
-def advance_slab(
-    context: Context,
-    kernel: Kernel,
-    t: float,
-    lo: int,
-    hi: int,
-    pieces: Pieces,
-    bases: Sequence[Mapping[str, Any]],
-    weights: Sequence[float],
-    end: float,
-) -> dict[tuple[int, str], Any]:
-    """Updates of one slab of every field."""
-    system = context.system
-    sources = {name: PieceRows(parts) for name, parts in pieces.items()}
-    targets = {(m, name): np.empty_like(base[name]) for m, base in enumerate(bases) for name in system.fields}
-    for a, b in split(hi - lo, context.rows):
-        given, out = {}, {}
-        for (m, name), target in targets.items():
-            rate = context.rates[system.fields.index(name)]
-            given[f"base{m}_{rate}"], out[f"target{m}_{rate}"] = bases[m][name][a:b], target[a:b]
-        tiles.rates(
-            system, kernel, t, lo + a, lo + b, sources, _workspace, bases=given, weights=weights, out=out
-        )
-        for block in targets.values():
-            halo.hold(block[a:b], lo + a, system.axes, end)
-    return targets
-
-
-def transform_slab(
-    context: Context,
-    kernel: Kernel,
-    t: float,
-    lo: int,
-    hi: int,
-    pieces: Pieces,
-    parts: Sequence[tuple[int, int]] | None,
-) -> dict[Any, Any]:
-    """Rows of the spectrum of every field's rate of change, by name; by (name, part) if cut into `parts`."""
-    system = context.system
-    sources = {name: PieceRows(p) for name, p in pieces.items()}
-    shape = (hi - lo, *system.transform.spectrum_shape[1:])
-    spectra = {name: np.empty(shape, system.transform.spectrum_dtype) for name in system.fields}
-    for a, b in split(hi - lo, context.rows):
-        results = tiles.rates(system, kernel, t, lo + a, lo + b, sources, _workspace)
-        for name, rate in zip(system.fields, context.rates, strict=True):
-            spectra[name][a:b] = tiles.to_spectrum(system, results[rate], lo + a)
-    if parts is None:
-        return spectra
-    return {(n, j): np.ascontiguousarray(s[:, a:b]) for n, s in spectra.items() for j, (a, b) in enumerate(parts)}
-
-
-def filter_pencil(
-    context: Context,
-    name: str,
-    multiply: Filter,
-    start: int,
-    stop: int,
-    slabs: Sequence[tuple[int, int]],
-    rows: Sequence[Any],
-    cut: bool,
-    t: float,
-    dt: float,
-) -> Any:
-    """Columns of a field's spectrum, filtered; from what slabs made, whole or `cut` to the columns."""
-    system = context.system
-    shape = (slabs[-1][1], stop - start, *system.transform.spectrum_shape[2:])
-    pencil = np.empty(shape, system.transform.spectrum_dtype)
-    for (lo, hi), made in zip(slabs, rows, strict=True):
-        pencil[lo:hi] = made if cut else made[name][:, start:stop]
-    for a, b in split(stop - start, context.columns):
-        pencil[:, a:b] = tiles.filtered(system, pencil[:, a:b], start + a, multiply, t, dt)
-    return pencil
-
-
-def update_slab(
-    context: Context,
-    u: Any,
-    lo: int,
-    hi: int,
-    pencils: Sequence[tuple[int, int]],
-    columns: Sequence[Any],
-    cut: bool,
-    end: float,
-) -> Any:
-    """Rows of a field at the end of a step; from pencils, whole or `cut` to the rows."""
-    system = context.system
-    new = np.empty_like(u)
-    for a, b in split(hi - lo, context.rows):
-        shape = (b - a, *system.transform.spectrum_shape[1:])
-        spectrum = _workspace.empty("spectrum", shape, system.transform.spectrum_dtype)
-        rows = slice(a, b) if cut else slice(lo + a, lo + b)
-        for (start, stop), pencil in zip(pencils, columns, strict=True):
-            spectrum[:, start:stop] = pencil[rows]
-        tiles.updated(system, u[a:b], spectrum, lo + a, end, new[a:b])
-    return new
-
-
-def rate_slab(
-    context: Context, kernel: Kernel, t: float, lo: int, hi: int, pieces: Pieces, release: bool
-) -> dict[str, Any]:
-    """The outputs of a kernel on one slab."""
-    system = context.system
-    sources = {name: PieceRows(parts) for name, parts in pieces.items()}
-    out = {name: np.empty((hi - lo, *system.grid.shape[1:]), system.dtype) for name in kernel.outputs}
-    for a, b in split(hi - lo, context.rows):
-        tile = {name: block[a:b] for name, block in out.items()}
-        tiles.rates(system, kernel, t, lo + a, lo + b, sources, _workspace, out=tile)
-        for block in tile.values() if release else ():
-            halo.release(block, lo + a, system.axes)
-    return out
-
-
-def start_slab(context: Context, lo: int, blocks: Mapping[str, Any], time: float) -> dict[str, Any]:
-    """Rows of every field in the run's dtype, with held nodes at their values."""
-    result = {}
-    for name, block in blocks.items():
-        result[name] = np.array(block, context.system.dtype, order="C")
-        halo.hold(result[name], lo, context.system.axes, time)
-    return result
-
-
-def finite_slab(context: Context, lo: int, blocks: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether every value of each field is finite."""
-    return {name: tiles.finite(block) for name, block in blocks.items()}
+def split_arrays(arrays: Mapping[str, Any], rows: int, distributed: bool = False) -> dict[str, list[Any]]:
+    """A Dask value for each slab of every array; those in memory are sent to a cluster at once."""
+    return graph.blocks_of_each(arrays, f"voxdask-input-{uuid.uuid4().hex[:12]}", rows, distributed)

@@ -5,9 +5,6 @@ The time loop of :mod:`voxdask.simulate` drives a :class:`Runner` without knowin
 
 from __future__ import annotations
 
-import math
-import threading
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -17,21 +14,20 @@ import dask.array as da
 import numpy as np
 
 from voxdask import backend
-from voxdask.chunked import ChunkedFields, ChunkedState, Context, finite_slab, split_array, start_slab
+from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.chunkfiles import ChunkFiles
+from voxdask.inputs import combine, look_rows, reader, require_finite
 from voxdask.pencil import tiles as split
 from voxdask.planning import Plan
 from voxdask.prepare import Prepared, to_host_dtype
+from voxdask.slabs import Context, finite_slab, start_slab
 from voxdask.steppers import Stepper
+from voxdask.steppers.adaptive import Adaptive, Attempt, first_step
 from voxdask.storage import FieldInMemory, FieldStorage, FilePool, MemoryPool
 from voxdask.store import FrameWriter, RunStore
 from voxdask.sweeps import LocalFields, State
+from voxdask.system import System
 from voxdask.tiles import Workspace
-
-#: Copies of a chunk that computing it is taken to need.
-_LAZY_COPIES = 8
-#: Memory for the chunks of a lazy coefficient while its checksum is taken.
-_CHECKSUM_BYTES = 1 << 30
 
 
 class NotFiniteError(FloatingPointError):
@@ -46,11 +42,15 @@ class Runner(Protocol):
 
     def examine(self) -> str: ...
     def start(self, time: float, store: RunStore | None) -> None: ...
-    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore) -> None: ...
+    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None: ...
     def steps(self, stepper: Stepper, times: Sequence[float], dt: float) -> None: ...
-    def save(self, slot: Mapping[str, ChunkFiles], frame: int, writer: FrameWriter) -> None: ...
+    def first_step(self, stepper: Adaptive, t: float, span: float) -> float: ...
+    def attempt(self, stepper: Adaptive, t: float, dt: float) -> Attempt: ...
+    def accept(self, attempt: Attempt, *, keep: bool) -> None: ...
+    def save(self, slot: Mapping[str, ChunkFiles], frame: int | None, writer: FrameWriter) -> None: ...
+    def save_frame(self, state: Any, frame: int, writer: FrameWriter) -> None: ...
     def checkpointed(self, slot: Mapping[str, ChunkFiles]) -> None: ...
-    def snapshot(self) -> dict[str, Any]: ...
+    def snapshot(self, state: Any = None) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
 
@@ -59,21 +59,20 @@ def make_runner(prepared: Prepared, plan: Plan, distributed: bool) -> Runner:
     return ChunkedRunner(prepared, plan, distributed) if plan.tier == "chunked" else LocalRunner(prepared, plan)
 
 
-def row_checksums(block: np.ndarray) -> list[int]:
-    """A checksum for each row, so that the whole does not depend on how it was cut."""
-    return [zlib.crc32(np.ascontiguousarray(row).data) for row in block]
+def history_name(field: str, number: int) -> str:
+    """Name in a slot of a field of the state (number 0), and of what a stepper carries beside it.
+
+    Examples
+    --------
+    >>> history_name("c", 0), history_name("c", 1)
+    ('c', 'c.history1')
+    """
+    return f"{field}.history{number}" if number else field
 
 
-def combine(checksums: Mapping[str, Sequence[int]]) -> str:
-    """One checksum of all fields."""
-    text = ";".join(f"{name}:{','.join(map(str, rows))}" for name, rows in sorted(checksums.items()))
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def checksum_of(array: Any) -> str:
-    """A checksum of an array of any kind, read a row at a time."""
-    read = _reader(array, _CHECKSUM_BYTES)
-    return combine({"": [row_checksums(backend.to_host(read(i, i + 1)))[0] for i in range(array.shape[0])]})
+def states_in(slot: Mapping[str, ChunkFiles], system: System) -> int:
+    """Number of states in a slot: the state, and what a stepper carries beside it."""
+    return len(slot) // len(system.fields)
 
 
 class LocalRunner:
@@ -87,23 +86,22 @@ class LocalRunner:
         self.like = some if backend.is_device_array(some) else None
         self.workers = 1 if self.like is not None else plan.threads
         self.state: State
+        self.history: tuple[State, ...] = ()
+        self.carried: tuple[State, ...] = ()
 
     def examine(self) -> str:
         """Look at every value of the caller's fields, and sum them up."""
-        checksums: dict[str, list[int]] = {name: [] for name in self.prepared.fields}
-        readers = {name: _reader(a, self.plan.memory_limit) for name, a in self.prepared.fields.items()}
+        readers, dtype = self._readers(), self.system.dtype
 
-        def look(item: tuple[str, int, int]) -> list[int]:
-            name, lo, hi = item
-            block = backend.to_host(readers[name](lo, hi)).astype(self.system.dtype, copy=False)
-            _require_finite(name, lo, block)
-            return row_checksums(block)
+        def look(bounds: tuple[int, int]) -> dict[str, list[int]]:
+            blocks = ((name, backend.to_host(read(*bounds))) for name, read in readers.items())
+            return look_rows(self.system, bounds[0], ((name, b.astype(dtype, copy=False)) for name, b in blocks))
 
-        ranges = split(self.system.grid.shape[0], self.plan.rows)
-        items = [(name, lo, hi) for name in checksums for lo, hi in ranges]
+        checksums: dict[str, list[int]] = {name: [] for name in readers}
         with ThreadPoolExecutor(self.workers) as threads:
-            for (name, _, _), rows in zip(items, threads.map(look, items), strict=True):
-                checksums[name] += rows
+            for found in threads.map(look, split(self.system.grid.shape[0], self.plan.rows)):
+                for name, rows in found.items():
+                    checksums[name] += rows
         return combine(checksums)
 
     def start(self, time: float, store: RunStore | None) -> None:
@@ -113,45 +111,83 @@ class LocalRunner:
         if borrowed is not None:
             self.state = self.fields.given(borrowed)
         else:
-            readers = {name: _reader(a, self.plan.memory_limit) for name, a in self.prepared.fields.items()}
+            readers = self._readers()
             self.state = self.fields.fill(lambda name, lo, hi: readers[name](lo, hi), time)
 
-    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore) -> None:
-        """Take the state of a checkpoint."""
+    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None:
+        """Take the state of a checkpoint, and what the stepper carried beside it."""
         self._open(store)
         xp = backend.namespace(self.like)
-        self.state = self.fields.fill(lambda name, lo, hi: xp.asarray(slot[name].read_rows(lo, hi)))
+
+        def read(number: int) -> State:
+            files = {name: slot[history_name(name, number)] for name in self.system.fields}
+            return self.fields.fill(lambda name, lo, hi: xp.asarray(files[name].read_rows(lo, hi)))
+
+        self.state, *carried = map(read, range(states_in(slot, self.system) if history else 1))
+        self.history = tuple(carried)
 
     def steps(self, stepper: Stepper, times: Sequence[float], dt: float) -> None:
         """Take one step from each time."""
         for t in times:
-            self.state = stepper.step(self.fields, t, dt, self.state)
+            self.state, *history = stepper.step(self.fields, t, dt, self.state, *self.history)
+            self.history = tuple(history)
             if not self.fields.finite:
                 raise NotFiniteError(t)
 
-    def save(self, slot: Mapping[str, ChunkFiles], frame: int, writer: FrameWriter) -> None:
-        """Write the state to a slot and as a frame."""
-        state = self.state
+    def first_step(self, stepper: Adaptive, t: float, span: float) -> float:
+        """A step to begin with, of at most `span`."""
+        return first_step(stepper, self.fields, t, self.state, span)
+
+    def attempt(self, stepper: Adaptive, t: float, dt: float) -> Attempt:
+        """Try a step; its error says whether all is finite."""
+        attempt = stepper.attempt(self.fields, t, dt, self.state, *self.carried)
+        self.fields.finite = True
+        return attempt
+
+    def accept(self, attempt: Attempt, *, keep: bool) -> None:
+        """Go on from what an attempt came to; `keep` what it carries, too."""
+        self.state, self.carried = attempt.state, attempt.carried if keep else ()
+
+    def save(self, slot: Mapping[str, ChunkFiles], frame: int | None, writer: FrameWriter) -> None:
+        """Write the state to a slot, and as a frame if one is asked for."""
+        # before the first step nothing is carried: the state itself is put into its place
+        states = (self.state, *(self.history or (self.state,) * (states_in(slot, self.system) - 1)))
 
         def write(item: tuple[str, int, int]) -> None:
             name, lo, hi = item
-            block = np.ascontiguousarray(backend.to_host(self.fields.rows_of(state, name, lo, hi)))
-            slot[name].write_rows(lo, block)
-            writer.write(frame, name, lo, block)
+            for number, state in enumerate(states):
+                block = np.ascontiguousarray(backend.to_host(self.fields.rows_of(state, name, lo, hi)))
+                slot[history_name(name, number)].write_rows(lo, block)
+                if number == 0 and frame is not None:
+                    writer.write(frame, name, lo, block)
 
+        self._write(write)
+
+    def save_frame(self, state: State, frame: int, writer: FrameWriter) -> None:
+        """Write a state as a frame."""
+
+        def write(item: tuple[str, int, int]) -> None:
+            name, lo, hi = item
+            rows = backend.to_host(self.fields.rows_of(state, name, lo, hi))
+            writer.write(frame, name, lo, np.ascontiguousarray(rows))
+
+        self._write(write)
+
+    def _write(self, write: Callable[[tuple[str, int, int]], None]) -> None:
+        """Have every chunk of every field written."""
         ranges = split(self.system.grid.shape[0], self.plan.chunk_rows)
         thick = self.plan.tier == "spilled" and self.plan.chunk_rows > self.plan.slab_rows
         with ThreadPoolExecutor(1 if thick else self.workers) as threads:
-            for _ in threads.map(write, [(n, lo, hi) for n in state.fields for lo, hi in ranges]):
+            for _ in threads.map(write, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges]):
                 pass
 
     def checkpointed(self, slot: Mapping[str, ChunkFiles]) -> None:
         """Nothing to be done: the state is where it was."""
 
-    def snapshot(self) -> dict[str, Any]:
-        """The fields as they are until the next step, in the kind of array that they came in."""
-        size = self.system.grid.shape[0]
-        return {name: self.fields.rows_of(self.state, name, 0, size) for name in self.system.fields}
+    def snapshot(self, state: State | None = None) -> dict[str, Any]:
+        """The fields as they are until the next step, or those of another state, in the kind that they came in."""
+        size, shown = self.system.grid.shape[0], state or self.state
+        return {name: self.fields.rows_of(shown, name, 0, size) for name in self.system.fields}
 
     def close(self) -> None:
         if hasattr(self, "fields"):
@@ -171,6 +207,11 @@ class LocalRunner:
         constants = {name: self._constant(name, a) for name, a in self.prepared.constants.items()}
         self.fields = LocalFields(self.system, self.prepared.operators, self.plan, self.pool, constants, workspace)
 
+    def _readers(self) -> dict[str, Callable[[int, int], Any]]:
+        """What gives rows of each of the caller's fields."""
+        arrays = self.prepared.fields
+        return {name: reader(a, self.plan.memory_limit // len(arrays)) for name, a in arrays.items()}
+
     def _borrowed(self) -> dict[str, Any] | None:
         """The caller's arrays, if they can be read as they are."""
         arrays = self.prepared.fields
@@ -182,50 +223,17 @@ class LocalRunner:
         return arrays if fits and not held and self.plan.tier == "block" else None
 
     def _constant(self, name: str, array: Any) -> FieldStorage:
-        read, size = _reader(array, self.plan.memory_limit), self.system.grid.shape[0]
+        read, size = reader(array, self.plan.memory_limit), self.system.grid.shape[0]
         if isinstance(self.pool, MemoryPool):
             whole = to_host_dtype(read(0, size), self.system.dtype)
-            _require_finite(name, 0, backend.to_host(whole))
+            require_finite(name, 0, backend.to_host(whole))
             return FieldInMemory(whole)
         storage = self.pool.field(self.system.grid.shape, self.system.dtype)
         for lo, hi in split(size, self.plan.slab_rows):
             block = np.ascontiguousarray(read(lo, hi), dtype=self.system.dtype)
-            _require_finite(name, lo, block)
+            require_finite(name, lo, block)
             storage.done(lo, block)
         return storage
-
-
-def _reader(array: Any, limit: int) -> Callable[[int, int], Any]:
-    """Rows of an array of any kind; a Dask array is computed chunk by chunk, each once if it fits."""
-    if not isinstance(array, da.Array):
-        return lambda lo, hi: array[lo:hi]
-    chunk_bytes = math.prod(max(c) for c in array.chunks) * array.dtype.itemsize * math.prod(array.numblocks[1:])
-    if _LAZY_COPIES * chunk_bytes > limit:
-        return lambda lo, hi: array[lo:hi].compute(scheduler="synchronous")
-    return _LazyRows(array).read_rows
-
-
-class _LazyRows:
-    """Rows of a Dask array in order: the chunks that the last rows came from are kept."""
-
-    def __init__(self, array: da.Array) -> None:
-        self.array = array
-        self.bounds = np.cumsum((0, *array.chunks[0]))
-        self.lock, self.kept = threading.Lock(), dict[int, Any]()
-
-    def read_rows(self, lo: int, hi: int) -> Any:
-        first, last = np.searchsorted(self.bounds, [lo, hi - 1], side="right") - 1
-        with self.lock:
-            wanted = range(int(first), int(last) + 1)
-            self.kept = {i: block for i, block in self.kept.items() if i in wanted}
-            for i in wanted:
-                if i not in self.kept:
-                    chunk = self.array[self.bounds[i] : self.bounds[i + 1]]
-                    self.kept[i] = chunk.compute(scheduler="synchronous")
-            parts = [
-                self.kept[i][max(lo - self.bounds[i], 0) : hi - self.bounds[i]] for i in wanted
-            ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class ChunkedRunner:
@@ -236,15 +244,17 @@ class ChunkedRunner:
     def __init__(self, prepared: Prepared, plan: Plan, distributed: bool) -> None:
         self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, distributed
         self.fields = ChunkedFields(self.system, prepared.operators, plan, {}, distributed)
-        constants = ChunkedState({n: self._slabs(a) for n, a in prepared.constants.items()})
+        constants = ChunkedState(self._slabs(prepared.constants))
         if constants.chunks:
-            self.fields.constants = self.fields.persist(constants).chunks  # once, not in every graph
+            self.fields.constants = self.fields.persist(constants)[0].chunks  # once, not in every graph
         self.state: ChunkedState
+        self.history: tuple[ChunkedState, ...] = ()
+        self.carried: tuple[ChunkedState, ...] = ()
 
     def examine(self) -> str:
         """Look at every value of the caller's fields, and sum them up."""
-        given = {name: self._slabs(a) for name, a in self.prepared.fields.items()}
-        self.given = self.fields.persist(ChunkedState(given))
+        given = self._slabs(self.prepared.fields)
+        (self.given,) = self.fields.persist(ChunkedState(given))
         checksums: dict[str, list[int]] = {name: [] for name in given}
         for result in dask.compute(*self.fields.map(look_slab, self.given)):
             for name, rows in result.items():
@@ -255,52 +265,83 @@ class ChunkedRunner:
         """Take the caller's fields."""
         started = self.fields.map(start_slab, self.given, time)
         chunks = {name: [self.fields.item(s, name) for s in started] for name in self.system.fields}
-        self.state = self.fields.persist(ChunkedState(chunks))
+        (self.state,) = self.fields.persist(ChunkedState(chunks))
         self.given = ChunkedState({})
 
-    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None = None) -> None:
-        """Take the state of a checkpoint."""
+    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None:
+        """Take the state of a checkpoint, and what the stepper carried beside it."""
         self.given = ChunkedState({})
         chunks = {
             name: [self.fields.task("read", read_slab, files, lo, hi) for lo, hi in self.fields.slabs]
             for name, files in slot.items()
         }
-        self.state = self.fields.persist(ChunkedState(chunks))
+        fields = self.system.fields
+        states = [
+            ChunkedState({name: chunks[history_name(name, number)] for name in fields})
+            for number in range(states_in(slot, self.system) if history else 1)
+        ]
+        self.state, *carried = self.fields.persist(*states)
+        self.history = tuple(carried)
 
     def steps(self, stepper: Stepper, times: Sequence[float], dt: float) -> None:
         """Take one step from each time, as one graph."""
-        state = self.state
+        states = (self.state, *self.history)
         for t in times:
-            state = stepper.step(self.fields, t, dt, state)
-        self.state = self.fields.persist(state)
+            states = stepper.step(self.fields, t, dt, *states)
+        self.state, *history = self.fields.persist(*states)
+        self.history = tuple(history)
         if not all(all(found.values()) for found in dask.compute(*self.fields.map(finite_slab, self.state))):
             raise NotFiniteError(times[-1])
 
-    def save(self, slot: Mapping[str, ChunkFiles], frame: int, writer: FrameWriter) -> None:
-        """Write the state to a slot and as a frame, each chunk by the task that holds it."""
-        dask.compute(*self.fields.map(write_slab, self.state, dict(slot), frame, writer))
+    def first_step(self, stepper: Adaptive, t: float, span: float) -> float:
+        """A step to begin with, of at most `span`."""
+        return first_step(stepper, self.fields, t, self.state, span)
+
+    def attempt(self, stepper: Adaptive, t: float, dt: float) -> Attempt:
+        """Try a step, as one graph."""
+        return stepper.attempt(self.fields, t, dt, self.state, *self.carried)
+
+    def accept(self, attempt: Attempt, *, keep: bool) -> None:
+        """Go on from what an attempt came to; `keep` what it carries, too."""
+        self.state, *carried = self.fields.persist(attempt.state, *(attempt.carried if keep else ()))
+        self.carried = tuple(carried)
+
+    def save(self, slot: Mapping[str, ChunkFiles], frame: int | None, writer: FrameWriter) -> None:
+        """Write the state to a slot, and as a frame if one is asked for, each chunk by the task that holds it."""
+        shown = None if frame is None else (frame, writer)
+        jobs = self.fields.map(write_slab, self.state, dict(slot), 0, shown)
+        carried = self.history or (self.state,) * (states_in(slot, self.system) - 1)
+        for number, state in enumerate(carried, 1):
+            jobs += self.fields.map(write_slab, state, dict(slot), number, None)
+        dask.compute(*jobs)
+
+    def save_frame(self, state: ChunkedState, frame: int, writer: FrameWriter) -> None:
+        """Write a state as a frame."""
+        dask.compute(*self.fields.map(write_slab, state, None, 0, (frame, writer)))
 
     def checkpointed(self, slot: Mapping[str, ChunkFiles]) -> None:
         """On a cluster go on from what is on disk, so that the scheduler forgets how it was made."""
         if self.fields.distributed:
-            self.resume(slot)
+            self.resume(slot, None, history=bool(self.history))
+            self.carried = ()
 
-    def snapshot(self) -> dict[str, Any]:
-        """The fields as Dask arrays."""
-        return {name: self.fields.array(chunks) for name, chunks in self.state.chunks.items()}
+    def snapshot(self, state: ChunkedState | None = None) -> dict[str, Any]:
+        """The fields, or those of another state, as Dask arrays."""
+        (shown,) = self.fields.persist(state) if state else (self.state,)
+        return {name: self.fields.array(chunks) for name, chunks in shown.chunks.items()}
 
     def close(self) -> None:
         """The chunks go with the last reference."""
 
-    def _slabs(self, array: Any) -> list[Any]:
-        return split_array(array.astype(self.system.dtype, copy=False), self.plan.chunk_rows, self.distributed)
+    def _slabs(self, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+        dtype = self.system.dtype
+        given = {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
+        return split_arrays(given, self.plan.chunk_rows, self.distributed)
 
 
 def look_slab(context: Context, lo: int, blocks: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Checksums of the rows of a slab; raises if a value is not finite."""
-    for name, block in blocks.items():
-        _require_finite(name, lo, block)
-    return {name: row_checksums(block) for name, block in blocks.items()}
+    """Checksums of the rows of a slab; raises if it is no start."""
+    return look_rows(context.system, lo, blocks.items())
 
 
 def read_slab(files: ChunkFiles, lo: int, hi: int) -> np.ndarray:
@@ -312,22 +353,15 @@ def write_slab(
     context: Context,
     lo: int,
     blocks: Mapping[str, Any],
-    slot: Mapping[str, ChunkFiles],
-    frame: int,
-    writer: FrameWriter,
+    slot: Mapping[str, ChunkFiles] | None,
+    number: int,
+    frame: tuple[int, FrameWriter] | None,
 ) -> None:
-    """Write a slab to a slot and as a part of a frame, and see it to the disk."""
+    """Write a slab of a state to a slot, and as a part of a frame, and see it to the disk."""
     for name, block in blocks.items():
-        slot[name].write_rows(lo, block)
-        slot[name].sync_rows(lo, lo + len(block))
-        writer.write(frame, name, lo, block)
-
-
-def _require_finite(name: str, lo: int, block: np.ndarray) -> None:
-    if not np.isfinite(block).all():
-        where = np.argwhere(~np.isfinite(block))[0]
-        where[0] += lo
-        raise ValueError(
-            f"the field {name!r} holds {block[(where[0] - lo, *where[1:])]} at index {tuple(map(int, where))}; "
-            "every value must be finite (replace it, e.g. with ds.fillna)"
-        )
+        if slot is not None:
+            files = slot[history_name(name, number)]
+            files.write_rows(lo, block)
+            files.sync_rows(lo, lo + len(block))
+        if frame is not None:
+            frame[1].write(frame[0], name, lo, block)

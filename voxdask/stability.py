@@ -7,7 +7,7 @@ import warnings
 import sympy as sp
 
 from voxdask.prepare import Prepared
-from voxdask.steppers import Stepper
+from voxdask.steppers.base import Stepper
 
 
 def stable_step(prepared: Prepared, stepper: Stepper, time: float = 0.0) -> float:

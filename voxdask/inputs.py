@@ -1,0 +1,105 @@
+"""The caller's arrays, of any kind: how their rows are read, looked at and summed up."""
+
+from __future__ import annotations
+
+import math
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from voxdask import backend
+from voxdask.members import member_of
+from voxdask.system import System
+
+#: Copies of a chunk that computing it is taken to need.
+_LAZY_COPIES = 8
+#: How far fractions may be from their sum at the start.
+_TOTAL_TOLERANCE = 1e-3
+#: Memory for the chunks of a lazy coefficient while its checksum is taken.
+_CHECKSUM_BYTES = 1 << 30
+
+
+def row_checksums(block: np.ndarray) -> list[int]:
+    """A checksum for each row, so that the whole does not depend on how it was cut."""
+    return [zlib.crc32(np.ascontiguousarray(row).data) for row in block]
+
+
+def combine(checksums: Mapping[str, Sequence[int]]) -> str:
+    """One checksum of all fields."""
+    text = ";".join(f"{name}:{','.join(map(str, rows))}" for name, rows in sorted(checksums.items()))
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def checksum_of(array: Any) -> str:
+    """A checksum of an array of any kind, read a row at a time."""
+    read = reader(array, _CHECKSUM_BYTES)
+    return combine({"": [row_checksums(backend.to_host(read(i, i + 1)))[0] for i in range(array.shape[0])]})
+
+
+def reader(array: Any, limit: int) -> Callable[[int, int], Any]:
+    """Rows of an array of any kind; a Dask array is computed chunk by chunk, each once if it fits."""
+    if not isinstance(array, da.Array):
+        return lambda lo, hi: array[lo:hi]
+    chunk_bytes = math.prod(max(c) for c in array.chunks) * array.dtype.itemsize * math.prod(array.numblocks[1:])
+    if _LAZY_COPIES * chunk_bytes > limit:
+        return lambda lo, hi: array[lo:hi].compute(scheduler="synchronous")
+    return _LazyRows(array).read_rows
+
+
+class _LazyRows:
+    """Rows of a Dask array in order: the chunks that the last rows came from are kept."""
+
+    def __init__(self, array: da.Array) -> None:
+        self.array = array
+        self.bounds = np.cumsum((0, *array.chunks[0]))
+        self.lock, self.kept = threading.Lock(), dict[int, Any]()
+
+    def read_rows(self, lo: int, hi: int) -> Any:
+        first, last = np.searchsorted(self.bounds, [lo, hi - 1], side="right") - 1
+        with self.lock:
+            wanted = range(int(first), int(last) + 1)
+            self.kept = {i: block for i, block in self.kept.items() if i in wanted}
+            for i in wanted:
+                if i not in self.kept:
+                    chunk = self.array[self.bounds[i] : self.bounds[i + 1]]
+                    self.kept[i] = chunk.compute(scheduler="synchronous")
+            parts = [
+                self.kept[i][max(lo - self.bounds[i], 0) : hi - self.bounds[i]] for i in wanted
+            ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def look_rows(system: System, lo: int, blocks: Iterable[tuple[str, Any]]) -> dict[str, list[int]]:
+    """Checksums of rows of every field, by name; raises if one is not finite, or members do not sum to their total."""
+    checksums: dict[str, list[int]] = {}
+    totals: dict[str, Any] = {}
+    for name, block in blocks:
+        require_finite(name, lo, block)
+        checksums[name] = row_checksums(block)
+        family = member_of(name)[0]
+        if system.total is not None:
+            totals[family] = totals[family] + block if family in totals else block
+    for family, total in totals.items():
+        off = abs(total - system.total)
+        if off.max() > _TOTAL_TOLERANCE:
+            first, *rest = map(int, np.unravel_index(off.argmax(), off.shape))
+            raise ValueError(
+                f"the members of {family!r} sum to {total[(first, *rest)]:g} at index {(first + lo, *rest)}; they must "
+                f"sum to {system.total:g} in every voxel (divide them by their sum)"
+            )
+    return checksums
+
+
+def require_finite(name: str, lo: int, block: np.ndarray) -> None:
+    """ValueError that names the first value of a block, rows from `lo`, that is NaN or infinite."""
+    if not np.isfinite(block).all():
+        where = np.argwhere(~np.isfinite(block))[0]
+        where[0] += lo
+        raise ValueError(
+            f"the field {name!r} holds {block[(where[0] - lo, *where[1:])]} at index {tuple(map(int, where))}; "
+            "every value must be finite (replace it, e.g. with ds.fillna)"
+        )
