@@ -1,27 +1,25 @@
-"""The time loop: start or resume, step, check, save, report."""
+"""The time loop: start or resume, march, save, report."""
 
 from __future__ import annotations
 
 import os
-import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
-from voxdask import backend
+from voxdask.control import Memory
+from voxdask.march import March
 from voxdask.planning import Plan, has_room_for_chunks
-from voxdask.prepare import Prepared, wrap
+from voxdask.prepare import Prepared, empty_frames, wrap
 from voxdask.report import PeakMemory, Report, Stopwatch
-from voxdask.runner import NotFiniteError, Runner, make_runner
-from voxdask.schedule import Schedule
-from voxdask.steppers import Stepper
-from voxdask.store import RunStore
+from voxdask.runner import Runner, history_name, make_runner
+from voxdask.store import Checkpoint, FrameFamily, RunStore
 
 Callback = Callable[[xr.Dataset], None]
 
@@ -40,40 +38,30 @@ class Loop:
     def __init__(
         self,
         prepared: Prepared,
-        stepper: Stepper,
-        schedule: Schedule,
+        march: March,
+        history: int,
         plan: Plan,
         distributed: bool,
         attrs: Mapping[str, Any],
         progress: bool,
         callbacks: tuple[Callback, ...],
     ) -> None:
-        self.prepared, self.stepper, self.schedule, self.attrs = prepared, stepper, schedule, dict(attrs)
+        self.prepared, self.march, self.history, self.attrs = prepared, march, history, dict(attrs)
         self.plan, self.distributed, self.progress, self.callbacks = plan, distributed, progress, callbacks
 
-    def in_memory(self) -> xr.Dataset:
+    def in_memory(self, start: float) -> xr.Dataset:
         """Run, and keep the frames where the fields are."""
-        frames: dict[str, Any] = {}
-        saves, times = self.schedule.saves, [self.schedule.time(step) for step in self.schedule.saves]
-
-        def save(runner: Runner, step: int) -> None:
-            k = saves.index(step)
-            for name, now in runner.snapshot().items():
-                if isinstance(now, da.Array):
-                    frames.setdefault(name, []).append(now)
-                else:
-                    frames.setdefault(name, backend.namespace(now).empty((len(saves), *now.shape), now.dtype))[k] = now
-            self._call_back(lambda: self._dataset(_copies(frames, k), times[k : k + 1]))
-
         with PeakMemory() as memory:
             runner = make_runner(self.prepared, self.plan, self.distributed)
             try:
                 runner.examine()
-                runner.start(self.schedule.start, None)
-                watch = self._run(runner, 0, saves, save, "give store=PATH to keep the frames of a run that ends so")
+                runner.start(start, None)
+                saver = _InMemory(self, runner)
+                watch = self.march.run(runner, None, saver, self.progress)
             finally:
                 runner.close()
-        return self._dataset(frames, times).assign_attrs(**self.attrs, report=self._report(watch, memory).as_json())
+        report = self._report(watch, memory).as_json()
+        return self.dataset(saver.frames, saver.times).assign_attrs(**self.attrs, report=report)
 
     def in_store(self, path: str | os.PathLike[str], resume: bool, identity: dict[str, Any]) -> xr.Dataset:
         """Run, or go on with what is there, and commit every frame to a store."""
@@ -85,7 +73,6 @@ class Loop:
             stack.enter_context(store.lock())
             stack.callback(store.clear_scratch)
             stack.callback(lambda: runner.close())  # first of all: its threads may still write
-            saves, first = self.schedule.saves, 0
             if store.rows != self.plan.chunk_rows:
                 if not has_room_for_chunks(self.plan, store.rows):
                     raise MemoryError(
@@ -95,57 +82,20 @@ class Loop:
                 self.plan = replace(self.plan, chunk_rows=store.rows)
                 runner = make_runner(self.prepared, self.plan, self.distributed)
                 runner.examine()
-            if store.checkpoint is None:
-                runner.start(self.schedule.start, store)
-            else:
-                first = store.checkpoint.step
-                saves = tuple(step for step in saves if step > first)
-                if first > self.schedule.steps:
-                    raise ValueError(
-                        f"{store.path} is at step {first} already, beyond the {self.schedule.steps} asked for"
-                    )
-                if saves:
-                    runner.resume(store.slot(store.checkpoint.slot), store)
-
-            def save(runner: Runner, step: int) -> None:
-                checkpoint, time = store.checkpoint, self.schedule.time(step)
-                number = 0 if checkpoint is None else 1 - checkpoint.slot
-                slot = store.slot(number)
-                runner.save(slot, len(store.frame_times), store.frame_writer())
-                store.commit(step, time, number, frame_times=[*store.frame_times, time])
-                runner.checkpointed(slot)
-                self._call_back(lambda: store.dataset().isel(time=slice(-1, None)))
-
-            watch = self._run(runner, first, saves, save, f"the frames that were saved before are kept in {path}")
+            checkpoint, watch = store.checkpoint, Stopwatch()
+            if checkpoint is None:
+                runner.start(identity["start_time"], store)
+            if checkpoint is None or not self._done(store, checkpoint):
+                if checkpoint is not None:
+                    runner.resume(store.slot(checkpoint.slot), store, history=checkpoint.step > 0)
+                watch = self.march.run(runner, checkpoint, _InStore(self, runner, store), self.progress)
         return store.dataset().assign_attrs(report=self._report(watch, memory).as_json())
 
-    def _run(
-        self, runner: Runner, first: int, saves: Sequence[int], save: Callable[[Runner, int], None], advice: str
-    ) -> Stopwatch:
-        schedule, watch, done = self.schedule, Stopwatch(), first
-        with tqdm(total=schedule.steps, initial=first, disable=not self.progress, unit="step") as bar:
-            for target in saves:
-                while done < target:
-                    count = min(runner.batch if done > first else 1, target - done)
-                    times = [schedule.time(done + k) for k in range(count)]
-                    began = clock.perf_counter()
-                    try:
-                        runner.steps(self.stepper, times, schedule.dt)
-                    except NotFiniteError:
-                        raise FloatingPointError(f"{self._not_finite(done, count)}; {advice}") from None
-                    watch.lap(count, clock.perf_counter() - began)
-                    done += count
-                    bar.update(count)
-                save(runner, target)
-        return watch
-
-    def _not_finite(self, done: int, count: int) -> str:
-        last = done + count
-        where = f"in step {last}" if count == 1 else f"between steps {done + 1} and {last}"
-        return (
-            f"a field became NaN or infinite {where}, before time {self.schedule.time(last):g}; "
-            f"dt={self.schedule.dt:g} may be too large"
-        )
+    def _done(self, store: RunStore, checkpoint: Checkpoint) -> bool:
+        try:
+            return self.march.done(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{store.path} {error}") from None
 
     def _open(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> RunStore:
         if RunStore.exists(path):
@@ -156,20 +106,37 @@ class Loop:
         return RunStore.create(
             path,
             grid=system.grid,
-            fields={name: _plain_attrs(source[name].attrs) for name in system.fields},
+            fields={name: _plain_attrs(source[name].attrs) for name in self.prepared.operators.equation.fields},
             dtype=system.dtype,
             rows=self.plan.chunk_rows,
             identity=identity,
             attrs=self.attrs,
+            state=[history_name(name, k + 1) for k in range(self.history) for name in system.fields],
+            families=self._families(),
         )
 
-    def _dataset(self, frames: Mapping[str, Any], times: Sequence[float]) -> xr.Dataset:
-        whole = {name: da.stack(f) if isinstance(f, list) else f for name, f in frames.items()}
-        one = wrap(self.prepared, {name: a[0] for name, a in whole.items()})
-        variables = {name: (("time", *one[name].dims), a, one[name].attrs) for name, a in whole.items()}
-        return xr.Dataset(variables, {**one.coords, "time": ("time", np.asarray(times, dtype=float))})
+    def _families(self) -> dict[str, FrameFamily]:
+        """How the fields that have members lie in frames."""
+        equation, source = self.prepared.operators.equation, self.prepared.source
+        if equation.family is None:
+            return {}
+        dim = equation.family.dim
+        coordinate = source.coords[dim].values if dim in source.coords else None
+        if coordinate is not None and coordinate.dtype.kind not in "iuf":
+            raise TypeError(
+                f"the coordinate {dim!r} has dtype {coordinate.dtype}, which a store can't hold; "
+                f"give numbers, or leave it out: ds.drop_vars({dim!r})"
+            )
+        return dict.fromkeys(equation.fields, FrameFamily(dim, equation.family.members, coordinate))
 
-    def _call_back(self, frame: Callable[[], xr.Dataset]) -> None:
+    def dataset(self, frames: Mapping[str, Any], times: Sequence[float]) -> xr.Dataset:
+        """Frames as whoever asked for the run gets them."""
+        whole = {name: da.stack(f) if isinstance(f, list) else f for name, f in frames.items()}
+        one = wrap(self.prepared, whole, leading=("time",))
+        return one.assign_coords(time=("time", np.asarray(times, dtype=float)))
+
+    def call_back(self, frame: Callable[[], xr.Dataset]) -> None:
+        """Show a frame to whoever asked to see them."""
         if self.callbacks:
             shown = frame().isel(time=0)
             for callback in self.callbacks:
@@ -180,13 +147,83 @@ class Loop:
         return Report(
             tier=self.plan.tier,
             voxels=voxels,
-            steps=sum(n for n, _ in watch.laps),
+            steps=watch.steps,
             wall_time=watch.wall_time,
             step_time=watch.step_time,
             ns_per_voxel_step=watch.ns_per_voxel_step(voxels),
             peak_memory=memory.above_base,
             projected_memory=self.plan.memory_bytes,
+            rejected=watch.rejected,
+            shortest_step=watch.shortest,
+            longest_step=watch.longest,
         )
+
+
+class _InMemory:
+    """Keeps frames where the fields are."""
+
+    advice = "give store=PATH to keep the frames of a run that ends so"
+
+    def __init__(self, loop: Loop, runner: Runner) -> None:
+        self.loop, self.runner, self.count = loop, runner, len(loop.march.frame_times)
+        self.frames: dict[str, Any] = {}
+        self.times: list[float] = []
+        self.shown = 0
+
+    def frame(self, time: float, state: Any) -> None:
+        self._keep(time, self.runner.snapshot(state))
+
+    def commit(self, step: int, time: float, *, frame: bool = True, control: Memory | None = None) -> None:
+        if frame:
+            self._keep(time, self.runner.snapshot())
+        while self.shown < len(self.times):
+            k = self.shown
+            self.shown += 1
+            self.loop.call_back(partial(self._show, k))
+
+    def _show(self, k: int) -> xr.Dataset:
+        return self.loop.dataset(_copies(self.frames, k), self.times[k : k + 1])
+
+    def _keep(self, time: float, fields: Mapping[str, Any]) -> None:
+        if not self.frames:
+            some = next(iter(fields.values()))
+            lazy = isinstance(some, da.Array)
+            self.frames = {name: [] for name in fields} if lazy else empty_frames(list(fields), self.count, some)
+        for name, field in fields.items():
+            if isinstance(field, da.Array):
+                self.frames[name].append(field)
+            else:
+                self.frames[name][len(self.times)] = field
+        self.times.append(time)
+
+
+class _InStore:
+    """Commits frames to a store."""
+
+    def __init__(self, loop: Loop, runner: Runner, store: RunStore) -> None:
+        self.loop, self.runner, self.store = loop, runner, store
+        self.times = store.frame_times
+        self.advice = f"the frames that were saved before are kept in {store.path}"
+
+    def frame(self, time: float, state: Any) -> None:
+        self.runner.save_frame(state, len(self.times), self.store.frame_writer())
+        self.times.append(time)
+
+    def commit(self, step: int, time: float, *, frame: bool = True, control: Memory | None = None) -> None:
+        store, before = self.store, self.store.checkpoint
+        number = 0 if before is None else 1 - before.slot
+        slot = store.slot(number)
+        self.runner.save(slot, len(self.times) if frame else None, store.frame_writer())
+        self.times += [time] * frame
+        shown = range(len(store.frame_times), len(self.times))
+        memory = None if control is None else control.as_dict()
+        store.commit(step, time, number, frame_times=self.times, control=memory)
+        self.runner.checkpointed(slot)
+        for k in shown:
+            self.loop.call_back(partial(self._show, k))
+
+    def _show(self, k: int) -> xr.Dataset:
+        return self.store.dataset().isel(time=slice(k, k + 1))
 
 
 def _copies(frames: Mapping[str, Any], k: int) -> dict[str, Any]:

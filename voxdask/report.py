@@ -34,6 +34,10 @@ class Report:
         Bytes resident above what the process held when the run began.
     projected_memory : int
         Bytes that the plan foresaw.
+    rejected : int
+        Attempts at a step whose error was beyond the tolerance; `steps` leaves them out.
+    shortest_step, longest_step : float, optional
+        Where a tolerance controls steps: their range, in units of time.
     """
 
     tier: str
@@ -44,6 +48,9 @@ class Report:
     ns_per_voxel_step: float
     peak_memory: int
     projected_memory: int
+    rejected: int = 0
+    shortest_step: float | None = None
+    longest_step: float | None = None
 
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Report | None:
@@ -56,8 +63,11 @@ class Report:
         return json.dumps(asdict(self))
 
     def __str__(self) -> str:
+        controlled = ""
+        if self.shortest_step is not None:
+            controlled = f"dt={self.shortest_step:.3g} ... {self.longest_step:.3g}, {self.rejected} rejected, "
         return (
-            f"{self.steps} steps of {self.voxels:,} voxels ({self.tier}) in {self.wall_time:.2f} s: "
+            f"{self.steps} steps of {self.voxels:,} voxels ({controlled}{self.tier}) in {self.wall_time:.2f} s: "
             f"{self.ns_per_voxel_step:.1f} ns per voxel and step; peak memory "
             f"{format_bytes(self.peak_memory)} of {format_bytes(self.projected_memory)} projected"
         )
@@ -102,10 +112,28 @@ class Stopwatch:
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.laps: list[tuple[int, float]] = []
+        self.rejected = 0
+        self.shortest: float | None = None
+        self.longest: float | None = None
 
     def lap(self, steps: int, seconds: float) -> None:
         """Note that some steps took some seconds."""
         self.laps.append((steps, seconds))
+
+    def step(self, dt: float, seconds: float) -> None:
+        """Note that a step of a length of its own took some seconds."""
+        self.lap(1, seconds)
+        self.shortest, self.longest = min(self.shortest or dt, dt), max(self.longest or dt, dt)
+
+    def reject(self, seconds: float) -> None:
+        """Note that an attempt that came to nothing took some seconds."""
+        self.lap(1, seconds)
+        self.rejected += 1
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken."""
+        return sum(steps for steps, _ in self.laps) - self.rejected
 
     @property
     def wall_time(self) -> float:

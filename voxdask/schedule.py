@@ -1,4 +1,4 @@
-"""Which steps a run takes and after which it keeps a frame; integers and times only."""
+"""Which steps a run takes and when it keeps a frame; integers and times only."""
 
 from __future__ import annotations
 
@@ -34,10 +34,34 @@ class Schedule:
         """Time after a number of steps."""
         return self.start + step * self.dt
 
+    @property
+    def frame_times(self) -> tuple[float, ...]:
+        """When a frame is kept."""
+        return tuple(map(self.time, self.saves))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Steps of any size.
+
+    Attributes
+    ----------
+    start, end : float
+    dt : float, optional
+        The first step to try; None leaves it to the stepper.
+    frame_times : tuple of float
+        When a frame is kept, rising; the last one is `end`.
+    """
+
+    start: float
+    end: float
+    dt: float | None
+    frame_times: tuple[float, ...]
+
 
 def make_schedule(
     start: float,
-    dt: float,
+    dt: float | None,
     t_end: float | None,
     steps: int | None,
     save_every: int | None,
@@ -58,11 +82,7 @@ def make_schedule(
     >>> make_schedule(0.0, 0.5, 3.0, None, 4, None).saves
     (0, 4, 6)
     """
-    if not isinstance(dt, numbers.Real) or isinstance(dt, bool):
-        raise TypeError(f"dt is {dt!r}; give a number")
-    dt = float(dt)
-    if not (math.isfinite(dt) and dt > 0):
-        raise ValueError(f"dt is {dt}; it must be positive and finite")
+    dt = _step(dt)
     if (t_end is None) == (steps is None):
         raise ValueError(f"give exactly one of t_end and steps, got t_end={t_end!r} and steps={steps!r}")
     count = whole_number("steps", steps, 0) if t_end is None else _whole("t_end", t_end, start, dt)
@@ -71,9 +91,7 @@ def make_schedule(
     if save_every is not None and save_at is not None:
         raise ValueError("give save_every (a number of steps) or save_at (times), not both")
     if save_at is not None:
-        if not isinstance(save_at, Iterable) or isinstance(save_at, str):
-            raise TypeError(f"save_at is {save_at!r}; give a sequence of times")
-        saves = {_whole("save_at", time, start, dt) for time in save_at} | {count}
+        saves = {_whole("save_at", time, start, dt) for time in _times(save_at)} | {count}
         outside = [s for s in saves if not 0 <= s <= count]
         if outside:
             raise ValueError(
@@ -89,6 +107,53 @@ def make_schedule(
     return schedule
 
 
+def make_span(
+    start: float,
+    dt: float | None,
+    t_end: float | None,
+    steps: int | None,
+    save_every: int | None,
+    save_at: Sequence[float] | None,
+) -> Span:
+    """Check the arguments that concern time of a run whose stepper chooses its steps.
+
+    Raises
+    ------
+    TypeError
+        If a time is no number.
+    ValueError
+        If steps are to be counted, `t_end` is missing or before the start, a time lies outside the run, or `dt`
+        is not positive.
+
+    Examples
+    --------
+    >>> make_span(0.0, None, 3.0, None, None, [0.1, 2.5]).frame_times
+    (0.1, 2.5, 3.0)
+    """
+    if steps is not None or t_end is None:
+        raise ValueError(
+            f"the stepper chooses how many steps it takes: give t_end, and save_at for frames on the way; "
+            f"got t_end={t_end!r} and steps={steps!r}"
+        )
+    if save_every is not None:
+        raise ValueError(
+            f"save_every={save_every!r} counts steps, but the stepper chooses their size: give the times of frames, "
+            "such as save_at=np.linspace(0, t_end, 11)"
+        )
+    end = _finite("t_end", t_end)
+    if end < start:
+        raise ValueError(f"t_end is {t_end}, before the start at {start:g}")
+    near = _RELATIVE * (end - start)
+    times = {start, end}
+    if save_at is not None:
+        given = [_finite("save_at", time) for time in _times(save_at)]
+        if outside := [time for time in given if not start - near <= time <= end + near]:
+            raise ValueError(f"save_at holds {outside[0]:g}, outside {start:g} ... {end:g}")
+        # a sum of steps may miss the ends by round-off
+        times = {start if time - start <= near else end if end - time <= near else time for time in given} | {end}
+    return Span(float(start), end, None if dt is None else _step(dt), tuple(sorted(times)))
+
+
 def whole_number(name: str, value: Any, least: int, of: str = "steps") -> int:
     """An argument as an int; TypeError unless it is a whole number, ValueError if it is too small."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
@@ -98,10 +163,29 @@ def whole_number(name: str, value: Any, least: int, of: str = "steps") -> int:
     return int(value)
 
 
-def _whole(name: str, time: Any, start: float, dt: float) -> int:
+def _step(dt: Any) -> float:
+    if not isinstance(dt, numbers.Real) or isinstance(dt, bool):
+        raise TypeError(f"dt is {dt!r}; give a number")
+    step = float(dt)
+    if not (math.isfinite(step) and step > 0):
+        raise ValueError(f"dt is {step}; it must be positive and finite")
+    return step
+
+
+def _times(save_at: Any) -> Iterable[Any]:
+    if not isinstance(save_at, Iterable) or isinstance(save_at, str):
+        raise TypeError(f"save_at is {save_at!r}; give a sequence of times")
+    return save_at
+
+
+def _finite(name: str, time: Any) -> float:
     if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):
         raise TypeError(f"{name} holds {time!r}; give a finite time")
-    count = (float(time) - start) / dt
+    return float(time)
+
+
+def _whole(name: str, time: Any, start: float, dt: float) -> int:
+    count = (_finite(name, time) - start) / dt
     if abs(count - round(count)) > min(_RELATIVE * max(1.0, abs(count)), _STEPS):
         nearest = start + round(count) * dt
         raise ValueError(

@@ -19,13 +19,14 @@ from voxdask import backend
 from voxdask.boundary import describe
 from voxdask.equation import HasEquation, equation_of
 from voxdask.evaluate import problem_of
+from voxdask.inputs import checksum_of
 from voxdask.loop import Callback, Loop
+from voxdask.march import AdaptiveMarch, FixedMarch, March
 from voxdask.planning import Plan, format_bytes, make_plan, parse_bytes
 from voxdask.prepare import Prepared, prepare
-from voxdask.runner import checksum_of
-from voxdask.schedule import make_schedule, whole_number
+from voxdask.schedule import make_schedule, make_span, whole_number
 from voxdask.stability import warn_if_unstable
-from voxdask.steppers import Stepper, stepper_of
+from voxdask.steppers import Stepper, is_adaptive, stepper_of
 from voxdask.store import MANIFEST
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -35,7 +36,7 @@ def simulate(
     model: HasEquation,
     ds: xr.Dataset,
     *,
-    dt: float,
+    dt: float | None = None,
     t_end: float | None = None,
     steps: int | None = None,
     stepper: str | Stepper = "imex",
@@ -64,13 +65,16 @@ def simulate(
     ds : Dataset
         Start: every field of the model, on an even grid. A scalar coordinate ``time`` is the start time,
         else it is 0. float32 and float64 are kept, other numbers become float32.
-    dt : float
-        Time step, in units of time.
+    dt : float, optional
+        Time step, in units of time. The first step to try for a stepper that chooses its steps, which can do without.
     t_end : float, optional
-        Time at the end; a whole number of steps from the start.
+        Time at the end; a whole number of steps from the start, unless the stepper chooses them.
     steps : int, optional
         Number of steps, instead of `t_end`.
-    stepper : {"imex", "rk4", "euler"} or Stepper, default "imex"
+    stepper : str or Stepper, default "imex"
+        Semi-implicit "imex" and "sbdf2", exponential "etd1" and "etdrk4", explicit "euler", "rk4", "rkc1" and
+        "rkc2"; "tsit5" (explicit) and "adaptiveimex" choose steps by a tolerance; or an instance from
+        :mod:`voxdask.steppers` with options.
     boundary : str, Dirichlet, Neumann, tuple or mapping, default "periodic"
         For all axes, or by dim: ``"periodic"``, ``"neumann"`` (zero flux), ``"dirichlet"`` (zero),
         :class:`voxdask.Neumann`, :class:`voxdask.Dirichlet`, or a pair (lower end, upper end) of these.
@@ -78,7 +82,8 @@ def simulate(
     save_every : int, optional
         Keep a frame every so many steps, the start and the end among them. By default start and end.
     save_at : sequence of float, optional
-        Keep frames at these times, and at the end; whole numbers of steps from the start.
+        Keep frames at these times, and at the end; whole numbers of steps from the start, unless the stepper
+        chooses them.
     store : path, optional
         Zarr group on a local disk to hold the run. Killed at any instant, it opens and can be resumed.
     resume : bool, default True
@@ -110,7 +115,7 @@ def simulate(
     MemoryError
         If not even a spilled run fits into `memory_limit`.
     FloatingPointError
-        If a field becomes NaN or infinite; frames that were saved stay.
+        If a field becomes NaN or infinite, or no step is short enough for a tolerance; frames that were saved stay.
     OSError
         If the disk is full or can't be written to; frames that were saved stay.
 
@@ -130,22 +135,27 @@ def simulate(
     """
     method, called = stepper_of(stepper), _callbacks(callbacks)
     start = _start_time(ds)
-    schedule = make_schedule(start, dt, t_end, steps, save_every, save_at)
+    march: March
+    if is_adaptive(method):
+        march = AdaptiveMarch(method, make_span(start, dt, t_end, steps, save_every, save_at))
+    else:
+        march = FixedMarch(method, make_schedule(start, dt, t_end, steps, save_every, save_at))
     prepared = _prepared(model, ds, boundary, method, device)
-    plan, distributed = _plan(prepared, method, chunks, memory_limit, 0 if store else len(schedule.saves))
+    plan, distributed = _plan(prepared, method, chunks, memory_limit, 0 if store else len(march.frame_times))
     if plan.tier == "spilled" and store is None:
         raise ValueError(
             f"the run spills to disk ({plan.reason}): give store=PATH for it, "
             f"with {format_bytes(plan.disk_bytes)} free, or a larger memory_limit"
         )
-    warn_if_unstable(prepared, method, dt, start)
+    if isinstance(march, FixedMarch):
+        warn_if_unstable(prepared, method, march.schedule.dt, start)
     made = _description(model, prepared, method, dt)
     # what an earlier run says of itself is no part of this one
     kept = {key: value for key, value in ds.attrs.items() if key not in (MANIFEST, "report")}
     attrs = {**kept, "made_by": f"voxdask {version('voxdask')}", **{k: _text(v) for k, v in made.items()}}
-    loop = Loop(prepared, method, schedule, plan, distributed, attrs, progress, called)
+    loop = Loop(prepared, march, method.history, plan, distributed, attrs, progress, called)
     if store is None:
-        return loop.in_memory()
+        return loop.in_memory(start)
     return loop.in_store(_store_path(store), resume, made | _start_of(prepared, start))
 
 
@@ -230,7 +240,7 @@ def _plan(
     prepared: Prepared, stepper: Stepper, chunks: int | None, memory_limit: str | int | None, frames: int
 ) -> tuple[Plan, bool]:
     """The plan, and whether it runs on a cluster."""
-    problem = problem_of(prepared, stepper.registers, stepper.spectral)
+    problem = problem_of(prepared, stepper.registers, stepper.spectra)
     if chunks is not None:
         chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
     held = frames * problem.fields * problem.voxels * problem.itemsize
@@ -289,7 +299,7 @@ def _free_memory() -> int:
     return int(0.8 * psutil.virtual_memory().available)
 
 
-def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: float) -> dict[str, Any]:
+def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: float | None) -> dict[str, Any]:
     """What made a run, for its attributes and for one that goes on with it."""
     equation, system = prepared.operators.equation, prepared.system
     return {
@@ -298,7 +308,7 @@ def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: f
         "parameters": equation.parameters,
         "stepper": repr(stepper),
         "boundary": {axis.dim: [describe(axis.lo), describe(axis.hi)] for axis in system.axes},
-        "dt": float(dt),
+        "dt": "automatic" if dt is None else float(dt),
     }
 
 

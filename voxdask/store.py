@@ -22,6 +22,8 @@ from voxdask.chunkfiles import ChunkFiles, describe_oserror, fsync_path, replace
 from voxdask.frames import (
     GROUP,
     Documents,
+    Families,
+    FrameFamily,
     FrameWriter,
     build_group,
     open_array,
@@ -32,8 +34,9 @@ from voxdask.frames import (
     with_frames,
 )
 from voxdask.grid import Grid
+from voxdask.members import member_name
 
-__all__ = ["Checkpoint", "FrameWriter", "RunStore"]
+__all__ = ["Checkpoint", "FrameFamily", "FrameWriter", "RunStore"]
 
 MANIFEST = "voxdask"
 FORMAT = 1
@@ -41,12 +44,16 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a commit made current: the state after `step` steps, in `slot`, and the first `frames` frames."""
+    """What a commit made current: the state after `step` steps, in `slot`, and the first `frames` frames.
+
+    Steps that are controlled go on with what `control` holds.
+    """
 
     step: int
     time: float
     slot: int
     frames: int
+    control: dict[str, Any] | None = None
 
 
 class RunStore:
@@ -81,7 +88,7 @@ class RunStore:
     ...         store.frame_writer().write(0, "c", lo, block)
     ...         store.slot(1)["c"].write_rows(lo, block)
     ...     store.commit(step=3, time=1.5, slot=1, frame_times=[1.5])
-    Checkpoint(step=3, time=1.5, slot=1, frames=1)
+    Checkpoint(step=3, time=1.5, slot=1, frames=1, control=None)
     >>> xr.open_zarr(folder.name + "/run.zarr").c.sel(time=1.5).values[:, 0]
     array([0., 0., 2., 2.], dtype=float32)
     >>> folder.cleanup()
@@ -115,6 +122,7 @@ class RunStore:
         identity: Mapping[str, Any],
         attrs: Mapping[str, Any] | None = None,
         state: Sequence[str] = (),
+        families: Families | None = None,
     ) -> RunStore:
         """Create a run without frames or checkpoint, at `path` where nothing may be yet.
 
@@ -132,6 +140,8 @@ class RunStore:
             JSON-able. What a resume must share, see :meth:`check_identity`; attributes of the dataset.
         state : sequence of str
             Names of arrays that a slot holds beside the fields, of the same shape and dtype.
+        families : mapping of str to FrameFamily, optional
+            Fields that have members: one array in the frames, an array for each member in a slot.
 
         Raises
         ------
@@ -149,7 +159,9 @@ class RunStore:
         attributes = plain_json("attrs", attrs or {})
         if MANIFEST in attributes:
             raise ValueError(f"attribute {MANIFEST!r} is taken by the run's manifest; use another name")
+        families = families or {}
         manifest = {"format": FORMAT, "rows": rows, "fields": [*fields], "state": [*state]}
+        manifest |= {"members": {name: family.members for name, family in families.items()}}
         manifest |= {"identity": plain_json("identity", identity), "checkpoint": None}
         root = {**attributes, MANIFEST: json.dumps(manifest)}
         field_attrs = {name: plain_json(f"fields[{name!r}]", values) for name, values in fields.items()}
@@ -161,7 +173,7 @@ class RunStore:
         with describe_oserror("creating a run (its parent must be a directory that can be written to)", path):
             os.mkdir(building)
             try:
-                _build(building, grid, field_attrs, dtype, rows, root, state)
+                _build(building, grid, field_attrs, dtype, rows, root, [*_scalars(manifest), *state], families)
                 if cls.exists(path):
                     raise FileExistsError(errno.EEXIST, "Another process has just made a run here", str(path))
                 os.rename(building, path)
@@ -255,7 +267,7 @@ class RunStore:
         if number not in (0, 1):
             raise ValueError(f"slot {number} is neither 0 nor 1")
         folder = self.path / ".state" / f"slot{number}"
-        names = [*self._manifest["fields"], *self._manifest["state"]]
+        names = [*_scalars(self._manifest), *self._manifest["state"]]
         return {name: ChunkFiles.open(folder / name) for name in names}
 
     def scratch(self, name: str, shape: Sequence[int], chunks: Sequence[int], dtype: DTypeLike) -> ChunkFiles:
@@ -277,7 +289,15 @@ class RunStore:
         fields = {name: self._arrays[name] for name in self._manifest["fields"]}
         return FrameWriter(self.path, len(self._times), fields)
 
-    def commit(self, step: int, time: float, slot: int, *, frame_times: Sequence[float]) -> Checkpoint:
+    def commit(
+        self,
+        step: int,
+        time: float,
+        slot: int,
+        *,
+        frame_times: Sequence[float],
+        control: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
         """Make the state in `slot` and the frames at `frame_times` the current ones, atomically.
 
         Every chunk of the slot and of the new frames has been written before. Returns when all is on disk; if
@@ -291,6 +311,8 @@ class RunStore:
             0 or 1; the committed one only if `step` is as committed, too.
         frame_times : sequence of float
             Times of all frames, those committed before first.
+        control : mapping, optional
+            JSON-able. What chooses the next step.
 
         Raises
         ------
@@ -302,7 +324,8 @@ class RunStore:
             If a chunk is missing, or the disk is full or fails.
         """
         self._require_lock()
-        old, new = self.checkpoint, Checkpoint(int(step), float(time), int(slot), len(frame_times))
+        memory = None if control is None else plain_json("control", control)
+        old, new = self.checkpoint, Checkpoint(int(step), float(time), int(slot), len(frame_times), memory)
         times = [float(t) for t in frame_times]
         done = len(self._times)
         if times[:done] != self._times or not np.all(np.isfinite(times)) or np.any(np.diff(times) <= 0):
@@ -356,18 +379,26 @@ def _build(
     rows: int,
     attributes: Mapping[str, Any],
     state: Sequence[str],
+    families: Families,
 ) -> None:
     """Fill the empty directory `path` with a run without frames, and sync it to disk."""
-    build_group(path, grid, fields, dtype, rows, attributes)
+    build_group(path, grid, fields, dtype, rows, attributes, families)
     chunks = (rows, *grid.shape[1:])
     for slot in ("slot0", "slot1"):
-        for name in (*fields, *state):
+        for name in state:
             ChunkFiles.create(path / ".state" / slot / name, grid.shape, chunks, dtype, dims=grid.dims)
     # A group, or whoever lists the root is warned of a directory that is no part of the hierarchy.
     (path / ".state" / "zarr.json").write_text(json.dumps({**GROUP, "attributes": {}}))
     for folder, _, files in os.walk(path):
         for name in (*files, "."):
             fsync_path(Path(folder, name))
+
+
+def _scalars(manifest: Mapping[str, Any]) -> list[str]:
+    """The arrays of a state: a field, or the members of one."""
+    members = manifest.get("members", {})
+    each = ([member_name(f, k) for k in range(members[f])] if f in members else [f] for f in manifest["fields"])
+    return [name for names in each for name in names]
 
 
 def _check_names(names: Sequence[str]) -> None:
