@@ -11,7 +11,8 @@ import xarray as xr
 
 from voxdask import boundary as boundaries
 from voxdask import evaluate, symbols
-from voxdask.equation import Equation, HasEquation, equation_of, symbolic_copy
+from voxdask.attributes import symbolic_copy
+from voxdask.equation import Equation, HasEquation, equation_of
 from voxdask.grid import Grid
 from voxdask.symbols import Field
 
@@ -80,6 +81,16 @@ def _on_dataarray(e: Callable[[sp.Expr], sp.Expr], u: xr.DataArray, boundary: An
 @symbols.laplace.register
 def _(u: xr.DataArray, *, boundary: Any = "periodic") -> xr.DataArray:
     return _on_dataarray(symbols.laplace, u, boundary)["result"].rename(u.name)
+
+
+@symbols.normal_laplace.register
+def _(u: xr.DataArray, *, boundary: Any = "periodic") -> xr.DataArray:
+    return _on_dataarray(symbols.normal_laplace, u, boundary)["result"].rename(u.name)
+
+
+@symbols.tangential_laplace.register
+def _(u: xr.DataArray, *, boundary: Any = "periodic") -> xr.DataArray:
+    return _on_dataarray(symbols.tangential_laplace, u, boundary)["result"].rename(u.name)
 
 
 @symbols.grad.register

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import sympy as sp
 
+from voxdask.families import JOINING, Deviation, Total
 from voxdask.symbols import (
     DIFFERENTIAL,
     Clip,
@@ -17,6 +18,9 @@ from voxdask.symbols import (
     Field,
     Gradient,
     Laplacian,
+    Norm,
+    NormalLaplacian,
+    TangentialLaplacian,
 )
 
 
@@ -59,15 +63,28 @@ def exact(expression: sp.Expr, fields: Mapping[str, sp.Expr], axes: tuple[str, .
         if isinstance(e, Laplacian):
             inner = scalar(e.args[0])
             return sp.Add(*(sp.diff(inner, s, 2) for s in positions))
+        if isinstance(e, NormalLaplacian):
+            return along_normal(scalar(e.args[0]))
+        if isinstance(e, TangentialLaplacian):
+            inner = scalar(e.args[0])
+            return sp.Add(*(sp.diff(inner, s, 2) for s in positions)) - along_normal(inner)
         if isinstance(e, Divergence):
             return sp.Add(*(sp.diff(vector(e.args[0], s), s) for s in positions))
         if isinstance(e, Dot):
             return sp.Add(*(vector(e.args[0], s) * vector(e.args[1], s) for s in positions))
+        if isinstance(e, Norm):
+            return sp.sqrt(sp.Add(*(vector(e.args[0], s) ** 2 for s in positions)))
         if isinstance(e, Component):
             return vector(e.args[0], Coordinate(str(e.args[1]), real=True))
         if e.is_Atom:
             return e
         return e.func(*(scalar(argument) for argument in e.args))
+
+    def along_normal(u: sp.Expr) -> sp.Expr:
+        slopes = {s: sp.diff(u, s) for s in positions}
+        square = sp.Add(*(slope**2 for slope in slopes.values()))
+        bends = (sp.diff(u, a, b) * slopes[a] * slopes[b] for a in positions for b in positions)
+        return sp.Add(*(bend / square for bend in bends)) if square != 0 else square
 
     def vector(v: sp.Expr, position: Coordinate) -> sp.Expr:
         if isinstance(v, sp.Add):
@@ -189,16 +206,24 @@ class _Linearisation:
                 raise ValueError(f"no reference value for the field {e.name!r} of the equation")
             value = sp.sympify(self.reference.get(e.name, e))
             return value, sp.Integer(isinstance(e, Field) and e.name == self.field)
+        if isinstance(e, JOINING):
+            return self.joined(e)
         return sp.Integer(0), self.differential(e)
 
+    def joined(self, e: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+        """The value and change of what joins a family: of two members in a voxel one gains what the other loses."""
+        if isinstance(e, Total):
+            return 2 * self.value(e.args[0]), sp.Integer(0)
+        return sp.Integer(0), self.change(e.args[0]) if isinstance(e, Deviation) else sp.Integer(0)
+
     def differential(self, e: sp.Expr) -> sp.Expr:
-        if isinstance(e, Laplacian):
+        if isinstance(e, Laplacian | NormalLaplacian):  # the normal of a wave is its wave vector
             return -sp.Add(*(k**2 for k in self.waves)) * self.change(e.args[0])
         if isinstance(e, Divergence):
             return sp.Add(*(sp.I * k * self.vector(e.args[0], k) for k in self.waves))
         if isinstance(e, Component):
             return self.vector(e.args[0], self.waves[list(self.axes).index(str(e.args[1]))])
-        return sp.Integer(0)  # a scalar product is of second order in the wave
+        return sp.Integer(0)  # a product is of second order in the wave, a norm has no derivative, fronts are flat
 
     def vector(self, v: sp.Expr, wave: sp.Symbol) -> sp.Expr:
         """Change of one component; every vector vanishes in a uniform state."""
@@ -214,7 +239,7 @@ def _leaves(e: sp.Expr) -> list[sp.Expr]:
     found: dict[sp.Expr, None] = {}
     walk = sp.preorder_traversal(e)
     for node in walk:
-        if isinstance(node, (Field, Coordinate, *DIFFERENTIAL)):
+        if isinstance(node, (Field, Coordinate, *DIFFERENTIAL, *JOINING)):
             found[node] = None
             walk.skip()
     return list(found)

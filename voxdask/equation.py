@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
+import numpy as np
 import sympy as sp
 import xarray as xr
 
+from voxdask.attributes import symbolic_copy
+from voxdask.families import JOINING, MEMBERS
 from voxdask.lowering import Program, fourier_symbol, lower
+from voxdask.members import member_name
 from voxdask.symbols import Field, Parameter, Vector, t
 
 #: How common names of parameters are written in LaTeX, unless another symbol is written so.
@@ -21,6 +23,44 @@ _SHORT = {"eps": "varepsilon", "epsilon": "varepsilon", "diffusivity": "D", "mob
 
 #: Names that an equation gives a meaning of its own.
 _RESERVED = ("t", "x", "y", "z", "dt")
+
+@dataclass(frozen=True)
+class Weight:
+    """What semi-implicit steps multiply an unknown by, so that the sum of the product is conserved.
+
+    Attributes
+    ----------
+    field : str
+        An auxiliary field, such as an indicator.
+    least : float
+        The weight is not below this.
+    """
+
+    field: str
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """What makes each field of a model a family: a scalar field for every index of a leading dim.
+
+    Attributes
+    ----------
+    dim : str
+        Name of the dim.
+    parameters : dict of str to DataArray
+        Parameters of which every member has one, along that dim.
+    total : float, optional
+        What the members of a dataset must sum to.
+    members : int
+        How many there are; 0 before a dataset says so.
+    """
+
+    dim: str
+    parameters: dict[str, xr.DataArray]
+    total: float | None = None
+    members: int = 0
+
 
 #: The time step, as it stands in a stepper's function of the stiff rate.
 dt = Parameter("dt", positive=True)
@@ -58,6 +98,14 @@ class Equation:
         Parameters that vary in space.
     reference : dict of str to float
         The uniform state about which the stiff part is linearised.
+    weights : dict of str to Weight
+        What semi-implicit steps multiply unknowns by.
+    limits : dict of str to (float, float)
+        Between which values an auxiliary field may lie.
+    stiffness : float
+        How many times stiffer than in the uniform state the equation may be.
+    family : Family, optional
+        If every field is one; `expressions` are those of one member.
     """
 
     fields: tuple[str, ...]
@@ -66,15 +114,45 @@ class Equation:
     parameters: dict[str, float]
     coefficients: dict[str, xr.DataArray]
     reference: dict[str, float]
+    weights: dict[str, Weight] = dataclasses.field(default_factory=dict)
+    limits: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    stiffness: float = 1.0
+    family: Family | None = None
+
+    @property
+    def unknowns(self) -> tuple[str, ...]:
+        """Names of the scalar fields that change: the fields, or the members of each."""
+        return self._each(self.fields)
 
     @property
     def rates(self) -> tuple[str, ...]:
         """Names of the results of a program: the rate of change of each unknown."""
-        return tuple(rate_name(name) for name in self.fields)
+        return self._each(tuple(map(rate_name, self.fields)))
+
+    def _each(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        if self.family is None:
+            return names
+        return tuple(member_name(name, k) for name in names for k in range(self.family.members))
+
+    def of_members(self, members: int) -> Equation:
+        """The equation of a family of so many members, each with its parameters."""
+        if self.family is None:
+            return self
+        parameters = {**self.parameters, MEMBERS.name: float(members)}
+        for name, values in self.family.parameters.items():
+            if values.size != members:
+                raise ValueError(
+                    f"the model has {values.size} values of {name!r} along {self.family.dim!r}, the dataset {members}"
+                )
+            parameters |= {member_name(name, k): float(value) for k, value in enumerate(values.values)}
+        family = dataclasses.replace(self.family, members=members)
+        return dataclasses.replace(self, parameters=parameters, family=family)
 
     def program(self, axes: tuple[str, ...]) -> Program:
-        """The stages of the right-hand side on a grid with these axes."""
-        return lower(self.expressions, self.rates, axes, fallback=self.fields[0])
+        """The stages of the right-hand side on a grid with these axes; those of one member of a family."""
+        rates = tuple(map(rate_name, self.fields))
+        family = self.fields if self.family else ()
+        return lower(self.expressions, rates, axes, fallback=self.fields[0], family=family)
 
     def symbols(self, axes: tuple[str, ...]) -> tuple[sp.Expr, ...]:
         """The stiff growth rate of each unknown, in ``q_<axis>`` and parameters.
@@ -85,9 +163,10 @@ class Equation:
         for name in (*self.auxiliary, *self.coefficients):
             uniform.setdefault(name, Parameter(f"max_{name}", positive=True))
         state, values = tuple(uniform.items()), tuple(self.parameters.items())
-        return tuple(
-            _stiff_rate(e, name, state, axes, values) for e, name in zip(self.expressions, self.fields, strict=True)
-        )
+        times = sp.nsimplify(self.stiffness, rational=True)
+        named, copies = zip(self.fields, self.expressions, strict=True), self.family.members if self.family else 1
+        rates = [times * _stiff_rate(e, name, state, axes, values) for name, e in named]
+        return tuple(rate for rate in rates for _ in range(copies))
 
     def latex(self) -> str:
         """The equations as LaTeX, one line each."""
@@ -162,18 +241,50 @@ def equation_of(model: HasEquation) -> Equation:
     if not fields:
         raise TypeError(f'{kind}.fields must be a tuple of names such as ("c",), got ()')
     symbolic, parameters, coefficients = symbolic_copy(model)
-    _check_names(kind, (*fields, *auxiliary, *coefficients), tuple(parameters))
+    family = _family(model, symbolic, coefficients)
+    own = tuple(family.parameters) if family else ()
+    _check_names(kind, (*fields, *auxiliary, *coefficients), (*parameters, *own))
     result = symbolic.rhs(t, *map(_field, (*fields, *auxiliary)))
     results = tuple(result) if isinstance(result, tuple | list) else (result,)
     if len(results) != len(fields):
         raise TypeError(f"{kind}.rhs returned {len(results)} expressions for {len(fields)} fields {fields}")
     expressions = tuple(_right_hand_side(name, e) for name, e in zip(fields, results, strict=True))
-    known = {*fields, *auxiliary, *parameters, *coefficients, "t", "x", "y", "z"}
+    known = {*fields, *auxiliary, *parameters, *own, *coefficients, "t", "x", "y", "z"}
     for e in expressions:
+        if e.has(*JOINING) and family is None:
+            raise ValueError(f'{kind}.rhs joins members of a family, but {kind} has none; say family = "phase"')
         unknown = sorted(s.name for s in e.free_symbols if s.name not in known)
         if unknown:
             raise ValueError(f"{kind}.rhs uses {unknown[0]!r}, which is no field, parameter, coordinate or t")
-    return Equation(fields, auxiliary, expressions, parameters, coefficients, dict(model.reference()))
+    weights = dict(getattr(model, "weights", {}))
+    for name, weight in weights.items():
+        if name not in fields or weight.field not in auxiliary:
+            raise ValueError(f"{kind}.weights says {name!r}: {weight.field!r}; give a field and an auxiliary field")
+    limits = dict(getattr(model, "limits", {}))
+    for name in limits:
+        if name not in auxiliary:
+            raise ValueError(f"{kind}.limits names {name!r}; give an auxiliary field")
+    reference = dict(model.reference())
+    stiffness = float(getattr(model, "stiffness", 1.0))
+    return Equation(
+        fields, auxiliary, expressions, parameters, coefficients, reference, weights, limits, stiffness, family
+    )
+
+
+def _family(model: HasEquation, symbolic: Any, coefficients: dict[str, xr.DataArray]) -> Family | None:
+    """The family of a model, if it has one; coefficients along its dim are parameters of its members."""
+    dim, total = getattr(model, "family", None), getattr(model, "family_total", None)
+    if dim is None:
+        return None
+    if dim != "phase":
+        raise ValueError(f"{type(model).__name__}.family is {dim!r}; the dim of a family is 'phase'")
+    own = {name: values for name, values in coefficients.items() if values.dims == (dim,)}
+    for name, values in own.items():
+        if not np.isfinite(values.values).all():
+            raise ValueError(f"{type(model).__name__}.{name} holds NaN or infinity; a parameter must be finite")
+        del coefficients[name]
+        object.__setattr__(symbolic, name, Parameter(name, real=True))
+    return Family(dim, own, total)
 
 
 def _names(model: HasEquation, attribute: str) -> tuple[str, ...]:
@@ -204,27 +315,3 @@ def _right_hand_side(field: str, e: Any) -> sp.Expr:
     if not isinstance(expression, sp.Expr):
         raise TypeError(f"the right-hand side of {field!r} is a {type(e).__name__}; return an expression")
     return expression
-
-
-def symbolic_copy(model: HasEquation) -> tuple[Any, dict[str, float], dict[str, xr.DataArray]]:
-    """A copy of the model whose numbers are parameters and whose arrays are fields."""
-    copy = object.__new__(type(model))
-    parameters: dict[str, float] = {}
-    coefficients: dict[str, xr.DataArray] = {}
-    for attribute in dataclasses.fields(model):  # type: ignore[arg-type]
-        name, value = attribute.name, getattr(model, attribute.name)
-        symbol: Any = value
-        if isinstance(value, xr.DataArray):
-            coefficients[name] = value
-            symbol = _field(name)
-        elif _is_number(value) and attribute.type not in (int, "int"):
-            parameters[name] = float(value)
-            if not math.isfinite(value):
-                raise ValueError(f"{type(model).__name__}.{name} is {value}; a parameter must be finite")
-            symbol = Parameter(name, real=True)
-        object.__setattr__(copy, name, symbol)
-    return copy, parameters, coefficients
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -19,6 +19,7 @@ from functools import lru_cache
 import sympy as sp
 
 from voxdask.continuum import exact, fourier_symbol, is_vector
+from voxdask.families import JOINING, MEMBERS, Deviation, Level, Total, gathered, level_stages
 from voxdask.program import Offset, Program, Sample, Stage, inverse_spacing, needed, samples_of
 from voxdask.symbols import (
     DIFFERENTIAL,
@@ -30,6 +31,9 @@ from voxdask.symbols import (
     Field,
     Gradient,
     Laplacian,
+    Norm,
+    NormalLaplacian,
+    TangentialLaplacian,
 )
 
 __all__ = [
@@ -47,9 +51,17 @@ __all__ = [
 ]
 
 
+#: The sum of squared central differences, per voxel, up to which a field has no normal: 16 ulp of float32 at 1.
+_FLAT = sp.Float("1e-12")
+
+
 @lru_cache(maxsize=256)
 def lower(
-    expressions: tuple[sp.Expr, ...], names: tuple[str, ...], axes: tuple[str, ...], fallback: str | None = None
+    expressions: tuple[sp.Expr, ...],
+    names: tuple[str, ...],
+    axes: tuple[str, ...],
+    fallback: str | None = None,
+    family: tuple[str, ...] = (),
 ) -> Program:
     """Discretise scalar expressions on a grid with the given axes.
 
@@ -63,6 +75,8 @@ def lower(
         Names of the array axes, in storage order.
     fallback : str, optional
         The array that says how large the results are where the expressions hold no field.
+    family : tuple of str
+        Fields of which every member of a family has one.
 
     Returns
     -------
@@ -82,15 +96,15 @@ def lower(
     """
     lowering = _Lowering(axes)
     final = tuple(lowering.at(sp.sympify(e), lowering.centre) for e in expressions)
-    inner = tuple(Stage((name,), (e,)) for name, e in lowering.stages.values())
-    return Program(axes, (*inner, Stage(names, final)), fallback=fallback)
+    inner = gathered(lowering.stages.values())
+    return Program(axes, (*inner, Stage(names, final)), fallback=fallback, family=family)
 
 
 class _Lowering:
     def __init__(self, axes: tuple[str, ...]) -> None:
         self.axes = axes
         self.centre: Offset = (0,) * len(axes)
-        self.stages: dict[sp.Expr, tuple[str, sp.Expr]] = {}
+        self.stages: dict[sp.Expr, Stage] = {}
 
     def at(self, e: sp.Expr, offset: Offset) -> sp.Expr:
         """The discrete form of a scalar expression at an offset in half voxels."""
@@ -100,10 +114,16 @@ class _Lowering:
             return self.position(e, offset)
         if e.is_Atom:
             return e
+        if isinstance(e, JOINING):
+            return self.joined(e, offset)
         if isinstance(e, Gradient):
             raise ValueError(f"a vector stands where a scalar is needed: {e}; take div() or dot() of it")
         if isinstance(e, Laplacian):
             return self.at(Divergence(Gradient(*e.args)), offset)
+        if isinstance(e, NormalLaplacian):
+            return self.along_normal(self.staged(e.args[0]), offset)
+        if isinstance(e, TangentialLaplacian):
+            return self.across_normal(self.staged(e.args[0]), offset)
         if isinstance(e, Divergence):
             return sp.Add(*(self.difference(e.args[0], a, offset) for a in range(len(self.axes))))
         if isinstance(e, Dot):
@@ -113,6 +133,9 @@ class _Lowering:
             v, axis = e.args
             a = self.index(str(axis))
             return sp.Add(*(self.component(v, b, face) for b, face in self.faces(offset) if b == a)) / 2
+        if isinstance(e, Norm):
+            means = (self.at(Component(e.args[0], sp.Symbol(axis)), offset) for axis in self.axes)
+            return sp.sqrt(sp.Add(*(mean**2 for mean in means)))
         if isinstance(e, Face):
             corners = _corners(offset)
             return sp.Add(*(self.at(e.args[0], corner) for corner in corners)) / len(corners)
@@ -125,6 +148,42 @@ class _Lowering:
         """The share of one axis in a divergence."""
         lower, upper = (self.component(v, axis, _shift(offset, axis, side)) for side in (-1, 1))
         return (upper - lower) * inverse_spacing(self.axes[axis])
+
+    def along_normal(self, u: sp.Expr, offset: Offset) -> sp.Expr:
+        """The second derivative along the gradient, from voxel centres alone."""
+
+        def at(*moves: tuple[int, int]) -> sp.Expr:
+            place = offset
+            for axis, voxels in moves:
+                place = _shift(place, axis, 2 * voxels)
+            return self.at(u, place)
+
+        axes, pairs = range(len(self.axes)), itertools.combinations(range(len(self.axes)), 2)
+        scale = [inverse_spacing(axis) for axis in self.axes]
+        steps = [(at((a, 1)) - at((a, -1))) / 2 for a in axes]
+        slopes = [step * s for step, s in zip(steps, scale, strict=True)]
+        bends = [slopes[a] ** 2 * (at((a, 1)) - 2 * at() + at((a, -1))) * scale[a] ** 2 for a in axes]
+        for a, b in pairs:
+            corners = (i * j * at((a, i), (b, j)) for i in (-1, 1) for j in (-1, 1))
+            bends.append(slopes[a] * slopes[b] * sp.Add(*corners) * scale[a] * scale[b] / 2)
+        square = sp.Add(*(slope**2 for slope in slopes))
+        sloping = sp.Add(*(step**2 for step in steps)) > _FLAT
+        # zero where flat; a choice of the divisor, unlike one of the result, leaves loops without a branch
+        return sp.Add(*bends) / sp.Piecewise((square, sloping), (sp.oo, True))
+
+    def across_normal(self, u: sp.Expr, offset: Offset) -> sp.Expr:
+        """The length of the gradient times the divergence of unit normals at faces."""
+        gradient, axes = Gradient(Face(u)), range(len(self.axes))
+        flat = _FLAT * sp.Add(*(inverse_spacing(axis) ** 2 for axis in self.axes))
+
+        def length(place: Offset) -> sp.Expr:
+            return sp.sqrt(sp.Add(flat, *(self.component(gradient, b, place) ** 2 for b in axes)))
+
+        def normal(place: Offset, a: int) -> sp.Expr:
+            return self.component(gradient, a, place) / length(place)
+
+        ends = ((a, side, _shift(offset, a, side)) for a in axes for side in (-1, 1))
+        return length(offset) * sp.Add(*(side * normal(p, a) * inverse_spacing(self.axes[a]) for a, side, p in ends))
 
     def faces(self, offset: Offset) -> list[tuple[int, Offset]]:
         """The axes, and the offsets half a voxel away along each."""
@@ -153,8 +212,23 @@ class _Lowering:
             return e
         if e not in self.stages:
             expression = self.at(e, self.centre)
-            self.stages[e] = (f"stage.{len(self.stages)}", expression)
-        return Field(self.stages[e][0], real=True)
+            self.stages[e] = Stage((f"stage.{len(self.stages)}",), (expression,))
+        return Field(self.stages[e].outputs[0], real=True)
+
+    def joined(self, e: sp.Expr, offset: Offset) -> sp.Expr:
+        """What joins the members of a family, at an offset in half voxels."""
+        if isinstance(e, Deviation):
+            u = self.staged(e.args[0])
+            return self.at(u, offset) - self.at(Total(u), offset) / MEMBERS
+        if e not in self.stages:
+            u = self.at(e.args[0], self.centre)
+            if isinstance(e, Level):
+                self.stages[e], *rise = level_stages(f"level.{len(self.stages)}", u, self.centre)
+                self.stages |= {sp.Tuple(e, k): stage for k, stage in enumerate(rise)}
+            else:
+                name = f"total.{len(self.stages)}"
+                self.stages[e] = Stage((name,), (u,), totals=(name,))
+        return self.mean(self.stages[e].outputs[0], offset)
 
     def mean(self, name: str, offset: Offset) -> sp.Expr:
         corners = _corners(offset)

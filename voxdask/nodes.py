@@ -76,6 +76,26 @@ class Laplacian(sp.Function):
         return _powered(rf"\nabla^2 {_bracketed(printer, self.args[0])}", exp)
 
 
+class NormalLaplacian(sp.Function):
+    """Second derivative of a scalar along its own gradient."""
+
+    nargs = 1
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        return _powered(rf"\partial_n^2 {_bracketed(printer, self.args[0])}", exp)
+
+
+class TangentialLaplacian(sp.Function):
+    """The rest of the Laplacian of a scalar: the length of its gradient times the curvature of its level sets."""
+
+    nargs = 1
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        gradient = rf"\nabla {_bracketed(printer, self.args[0])}"
+        text = rf"\left| {gradient} \right| \nabla \cdot \frac{{{gradient}}}{{\left| {gradient} \right|}}"
+        return _powered(text, exp)
+
+
 class Dot(sp.Function):
     """Scalar product of two vectors."""
 
@@ -86,6 +106,15 @@ class Dot(sp.Function):
         if left == right:
             return _powered(rf"\left| {left} \right|^2", exp)
         return _powered(rf"\left( {left} \right) \cdot \left( {right} \right)", exp)
+
+
+class Norm(sp.Function):
+    """Length of a vector."""
+
+    nargs = 1
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        return _powered(rf"\left| {_vector_latex(printer, self.args[0])} \right|", exp)
 
 
 class Component(sp.Function):
@@ -152,4 +181,4 @@ class Inside(sp.Function):
 
 
 #: What makes a derivative of a field; anything else acts on every voxel by itself.
-DIFFERENTIAL = (Gradient, Divergence, Laplacian, Dot, Component)
+DIFFERENTIAL = (Gradient, Divergence, Laplacian, NormalLaplacian, TangentialLaplacian, Dot, Component, Norm)

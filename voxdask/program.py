@@ -39,10 +39,25 @@ def samples_of(*expressions: sp.Expr) -> tuple[Sample, ...]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One sweep over the grid: every output at a voxel from samples of the inputs around it."""
+    """One sweep over the grid: every output at a voxel from samples of the inputs around it.
+
+    Attributes
+    ----------
+    outputs : tuple of str
+    expressions : tuple of Expr
+    totals : tuple of str
+        Outputs that are summed over the members of a family.
+    shared : bool
+        The stage is evaluated once for all members of a family.
+    level : str, optional
+        The stages that name the same array follow one another, and are evaluated again as long as it rises anywhere.
+    """
 
     outputs: tuple[str, ...]
     expressions: tuple[sp.Expr, ...]
+    totals: tuple[str, ...] = ()
+    shared: bool = False
+    level: str | None = None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -77,12 +92,15 @@ class Program:
         How far beyond the region of interest the last stage is evaluated (0 but for an adjoint).
     fallback : str, optional
         The input of a program whose stages read no array: it says how large the result is.
+    family : tuple of str
+        Inputs that every member of a family has one of; the stages are those of one member.
     """
 
     axes: tuple[str, ...]
     stages: tuple[Stage, ...]
     output_margin: int = 0
     fallback: str | None = None
+    family: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -98,6 +116,17 @@ class Program:
     @property
     def parameters(self) -> tuple[str, ...]:
         return tuple(sorted({p for stage in self.stages for p in stage.parameters}))
+
+    @property
+    def member_arrays(self) -> tuple[str, ...]:
+        """Intermediate arrays that every member of a family has one of."""
+        own = [stage for stage in self.stages[:-1] if self.family and not stage.shared]
+        return tuple(name for stage in own for name in stage.outputs if name not in stage.totals)
+
+    def inner(self, members: int = 1) -> int:
+        """Number of intermediate arrays."""
+        own = self.member_arrays
+        return sum(members if name in own else 1 for stage in self.stages[:-1] for name in stage.outputs)
 
     @cached_property
     def margins(self) -> tuple[int, ...]:
