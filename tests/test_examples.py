@@ -18,13 +18,18 @@ ROOT = Path(__file__).parents[1]
 ELECTRODE = ROOT.parent / "shared" / "data" / "electrode.tiff"
 
 
-@pytest.fixture(scope="module")
-def spinodal() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("spinodal_decomposition", ROOT / "examples/spinodal_decomposition.py")
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"examples/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look up their annotations
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def spinodal() -> ModuleType:
+    return example("spinodal_decomposition")
 
 
 def drift(run: xr.Dataset) -> float:
@@ -163,3 +168,108 @@ def test_noise_does_not_depend_on_the_chunks(spinodal: ModuleType, tmp_path: Pat
     start: Any = spinodal.start_field(image, "float32", 3)
     again: Any = spinodal.start_field(image.chunk(z=7, y=16), "float32", 3)
     xr.testing.assert_identical(start.compute(), again.compute())
+
+
+def test_gray_scott_corals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = example("gray_scott_corals").main(["--size", "96", "--t-end", "1200", "--output", str(tmp_path)])
+    told = capsys.readouterr().out
+    # the tips are fast at first: in the large run they slow down to 0.024
+    assert float(told.split("speed of the tips ")[1].split(",")[0]) == pytest.approx(0.035, abs=0.003)
+    assert 0.3 < float(told.split("within their reach ")[1].split()[0]) < 0.6
+    for species in (run.A, run.B):
+        assert float(species.min()) > -1e-3
+        assert float(species.max()) < 1.001
+    assert (tmp_path / "corals.png").stat().st_size > 10_000
+
+
+def test_your_own_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ratio, discs = example("your_own_model").main(["--output", str(tmp_path)])
+    assert ratio == pytest.approx(1, abs=0.005)  # sqrt(D r / 2) (1 - 2 a) for a flat front
+    areas = [(discs.u[:, :, k * 96 : (k + 1) * 96] * 0.25).sum(("y", "x")).values for k in range(4)]
+    assert [bool(area[-1] > area[0]) for area in areas] == [False, False, True, True]  # critical: D / V = 3.5
+    assert "critical radius 3.54" in capsys.readouterr().out
+    assert (tmp_path / "bistable.png").stat().st_size > 10_000
+
+
+def test_particle_in_an_electrode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = example("particle_in_an_electrode").main(["--size", "40", "--output", str(tmp_path)])
+    told = capsys.readouterr().out
+    assert float(told.split("utilisation ")[-1].split(",")[0]) == pytest.approx(0.940, abs=0.005)  # 0.908 at 128^3
+    assert (np.diff(run.utilisation) > 0).all()
+    assert (run.surface[1:] > run.utilisation[1:]).all()
+    assert (tmp_path / "particles.png").stat().st_size > 10_000
+
+
+def test_a_particle_that_is_a_ball(tmp_path: Path) -> None:
+    """The utilisation of Crank's series for a sphere of the same radius."""
+    away = np.sqrt(((np.indices((40, 40, 40)) + 0.5 - 20) ** 2).sum(0))
+    tifffile.imwrite(tmp_path / "ball.tiff", np.where(away < 15, np.uint8(170), np.uint8(0)))
+    arguments = ["--image", str(tmp_path / "ball.tiff"), "--phase", "170", "--output", str(tmp_path)]
+    run = example("particle_in_an_electrode").main([*arguments, "--biot", "0.5", "--t-end", "0.5"])
+    assert float(abs(run.utilisation - run.sphere).max()) < 0.005
+    # 400 shells in r by finite volumes, stepped with scipy's BDF
+    assert float(run.sphere[-1]) == pytest.approx(0.495023, abs=1e-6)
+
+
+@pytest.mark.skipif(not ELECTRODE.exists(), reason="the electrode tomogram is not here")
+def test_particle_in_a_real_electrode(tmp_path: Path) -> None:
+    arguments = ["--image", str(ELECTRODE), "--phase", "85", "--size", "48", "--output", str(tmp_path)]
+    run = example("particle_in_an_electrode").main(arguments)
+    assert 0.8 < float(run.utilisation[-1]) < float(run.sphere[-1])
+
+
+def test_grain_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--size", "128", "--grains", "20", "--steps", "200", "--seed", "1", "--output", str(tmp_path)]
+    frames = example("grain_growth").main([*arguments, "--store", str(tmp_path / "run.zarr")])
+    told = float(capsys.readouterr().out.split("dA/dt = ")[1].split()[0])
+    assert told == pytest.approx(np.pi / 3, rel=0.25)  # von Neumann and Mullins; 1.24, few grains
+    assert frames.alive.values[-1] < 20 and (np.diff(frames.mean_area) >= 0).all()
+    np.testing.assert_allclose(frames.area.sum("phase"), 128**2, rtol=1e-5)
+    assert xr.open_zarr(tmp_path / "run.zarr").phi.dims == ("time", "phase", "y", "x")
+    assert (tmp_path / "grains.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("grain_growth", ["--size", "8"], "--size is 8"),
+        ("grain_growth", ["--grains", "1"], "--grains is 1"),
+        ("grain_growth", ["--steps", "0"], "--steps is 0"),
+        ("gray_scott_corals", ["--size", "8"], "--size is 8"),
+        ("gray_scott_corals", ["--dt", "0"], "--dt is 0"),
+        ("gray_scott_corals", ["--seed", "-1"], "--seed is -1"),
+        ("your_own_model", ["--threshold", "0.7"], "--threshold is 0.7"),
+        ("particle_in_an_electrode", ["--size", "8"], "--size is 8"),
+        ("particle_in_an_electrode", ["--biot", "-1"], "--biot is -1"),
+        ("particle_in_an_electrode", ["--image", "nowhere.tiff"], "nowhere.tiff"),
+        ("particle_in_an_electrode", ["--image", "flat.tiff", "--phase", "3"], "phase 3 is not in the image"),
+        ("particle_in_an_electrode", ["--image", "flat.tiff", "--size", "64"], "--size is 64"),
+    ],
+)
+def test_examples_refuse(
+    name: str,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("flat.tiff", np.ones((24, 24, 24), np.uint8))
+    with pytest.raises(SystemExit) as refusal:
+        example(name).main(arguments)
+    assert message in f"{refusal.value} {capsys.readouterr().err}"
+    assert not list(Path().glob("*.png"))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "examples").glob("*.py"))])
+def test_an_example_states_physics_cost_and_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example(name)
+    assert module.__doc__ is not None
+    assert module.__doc__.partition("\n")[0].endswith("?")
+    for words in ("Physics:", "Answer:", "Cost:", f"python examples/{name}.py"):
+        assert words in module.__doc__
+    with pytest.raises(SystemExit) as done:
+        module.main(["--help"])
+    assert done.value.code == 0
+    assert "Physics:" in capsys.readouterr().out

@@ -9,13 +9,17 @@ import pytest
 import voxdask
 
 ROWS = """
-    backend grid sources tiff images boundary planning chunkfiles frames store
-    nodes symbols program continuum lowering printing loops kernels equation
-    halo transforms pencil system tiles storage sweeps graph chunked
-    prepare evaluate analysis model
-    models.cahn_hilliard models.reaction_diffusion models
-    steppers schedule stability report runner loop simulate
-    verify plot accessor
+    backend grid sources tiff images boundary planning members chunkfiles frames store
+    nodes vector symbols phi program families continuum lowering printing loops kernels familykernel attributes equation
+    control
+    steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential
+    steppers.adaptive steppers.tableau steppers.tsit5 steppers
+    halo transforms pencil system tiles storage sweeps slabs graph chunked
+    prepare evaluate analysis model variation models.factors models.potentials models.legendre
+    models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
+    models.gray_scott models.smoothed_boundary models.multiphase models
+    schedule stability report inputs runner march loop simulate
+    plot studies manufactured verify indicator labels accessor
 """
 LAYERS = ROWS.split()
 

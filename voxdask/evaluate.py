@@ -11,7 +11,7 @@ import sympy as sp
 import xarray as xr
 
 from voxdask import backend, halo
-from voxdask.chunked import ChunkedFields, ChunkedState, split_array
+from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.equation import Equation
 from voxdask.kernels import Kernel, compile_program
 from voxdask.lowering import Program, adjoint, cotangent_name, lower, tangent, tangent_name
@@ -25,7 +25,7 @@ _PLENTY = 1 << 62
 _SLAB_BYTES = 64 << 20
 
 
-def problem_of(prepared: Prepared, registers: int = 1, spectral: bool = False) -> Problem:
+def problem_of(prepared: Prepared, registers: int = 1, spectra: int = 0) -> Problem:
     """What a plan depends on, read off a prepared system."""
     system, program = prepared.system, prepared.operators.program
     shape, dtype = system.transform.spectrum_shape, system.transform.spectrum_dtype
@@ -34,10 +34,10 @@ def problem_of(prepared: Prepared, registers: int = 1, spectral: bool = False) -
         itemsize=system.dtype.itemsize,
         fields=len(system.fields),
         constants=len(system.constants),
-        inner=sum(len(stage.outputs) for stage in program.stages[:-1]),
+        inner=program.inner(len(system.fields) // len(program.family or system.fields)),
         halo=program.halo,
         registers=registers,
-        spectral=spectral,
+        spectra=spectra,
         columns=shape[1],
         mode_bytes=int(np.prod(shape[2:], dtype=int)) * dtype.itemsize,
     )
@@ -48,7 +48,8 @@ def right_hand_side(equation: Equation, ds: xr.Dataset, boundary: Any, time: flo
     prepared = prepare(equation, ds, boundary)
     kernel = prepared.operators.rate()
     results = evaluate(prepared, kernel, time, release=True)
-    return wrap(prepared, {name: results[rate] for name, rate in zip(equation.fields, equation.rates, strict=True)})
+    read = prepared.operators.equation
+    return wrap(prepared, {name: results[rate] for name, rate in zip(read.unknowns, read.rates, strict=True)})
 
 
 def expressions(
@@ -56,8 +57,9 @@ def expressions(
 ) -> xr.Dataset:
     """Other expressions in the symbols of an equation, on a dataset that fits it."""
     prepared = prepare(equation, ds, boundary)
-    program = lower(tuple(named.values()), tuple(named), prepared.system.grid.dims)
-    return wrap(prepared, evaluate(prepared, compile_program(program), time, release=False))
+    family = equation.fields if equation.family else ()
+    program = lower(tuple(named.values()), tuple(named), prepared.system.grid.dims, family=family)
+    return wrap(prepared, evaluate(prepared, prepared.operators.compile(program), time, release=False))
 
 
 def evaluate(prepared: Prepared, kernel: Kernel, time: float, *, release: bool) -> dict[str, Any]:
@@ -85,12 +87,12 @@ def _lazily(prepared: Prepared, plan: Plan, kernel: Kernel, time: float, release
     rows = min(rows, system.grid.shape[0], *(max(a.chunks[0]) for a in lazy))
     plan = make_plan(plan.problem, memory_limit=_PLENTY, threads=1, chunked=True, chunk_rows=rows, why=plan.reason)
 
-    def slabs(array: Any) -> list[Any]:
-        return split_array(array.astype(system.dtype, copy=False), plan.chunk_rows)
+    def slabs(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+        return split_arrays({n: a.astype(system.dtype, copy=False) for n, a in arrays.items()}, plan.chunk_rows)
 
-    constants = {name: slabs(a) for name, a in prepared.constants.items()}
+    constants = slabs(prepared.constants)
     fields = ChunkedFields(system, prepared.operators, plan, constants)
-    state = ChunkedState({name: slabs(a) for name, a in prepared.fields.items()})
+    state = ChunkedState(slabs(prepared.fields))
     return {name: fields.array(chunks) for name, chunks in fields.rates(time, state, kernel, release=release).items()}
 
 
@@ -101,6 +103,8 @@ def derivative(
 
     Works on one block; see :meth:`voxdask.Model.tangent` and :meth:`voxdask.Model.adjoint`.
     """
+    if equation.family is not None:
+        raise NotImplementedError("there is no tangent or adjoint of an equation that joins the members of a family")
     prepared = prepare(equation, ds, boundary)
     system = prepared.system
     arrays = {n: np.asarray(a, system.dtype) for n, a in {**prepared.fields, **prepared.constants}.items()}

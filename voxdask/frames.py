@@ -21,9 +21,21 @@ from zarr.storage import LocalStore, StorePath
 
 from voxdask.chunkfiles import FLAT_KEYS, UNHARMED, describe_oserror, file_sizes, fsync_path, replace_file
 from voxdask.grid import Grid
+from voxdask.members import member_of
 
 TIMES_PER_CHUNK = 1024
 GROUP = {"zarr_format": 3, "node_type": "group"}
+
+@dataclass(frozen=True)
+class FrameFamily:
+    """A field on disk that has members: their dim, their number, and their coordinate if there is one."""
+
+    dim: str
+    members: int
+    coordinate: Any = None
+
+
+Families = Mapping[str, FrameFamily]
 
 Documents = dict[str, dict[str, Any]]
 """The metadata of Zarr v3 arrays, as in their zarr.json, by name."""
@@ -41,7 +53,7 @@ class FrameWriter:
     arrays: Documents
 
     def write(self, frame: int, name: str, lo: int, block: NDArray[Any]) -> None:
-        """Write one chunk, rows [lo, lo + len(block)) of field `name` in frame `frame`, and sync it to disk.
+        """Write one chunk, rows [lo, lo + len(block)) of a scalar field in frame `frame`, and sync it to disk.
 
         Raises
         ------
@@ -53,17 +65,19 @@ class FrameWriter:
         if frame < self.committed:
             raise ValueError(f"frame {frame} is one of the {self.committed} committed: it can't be written")
         # The metadata on disk tells readers what is committed. Only this array object knows of the new frame.
-        array = open_array(self.path, name, with_frames(self.arrays, frame + 1))
-        (_, rows, *rest), length = array.chunks, array.shape[1]
+        field, member = member_of(name)
+        array = open_array(self.path, field, with_frames(self.arrays, frame + 1))
+        place = (frame,) if member is None else (frame, member)
+        (rows, *rest), length = array.chunks[len(place) :], array.shape[len(place)]
         shape = (min(rows, length - lo), *rest)
         if lo not in range(0, length, rows) or block.shape != shape or block.dtype != array.dtype:
             raise ValueError(
                 f"{block.dtype}{block.shape} at row {lo} of {name!r} is not a whole chunk: {array.dtype}, "
                 f"from a multiple of {rows}, {rows} rows (or what is left of {length})"
             )
-        chunk = self.path / name / ".".join(map(str, ("c", frame, lo // rows, *(0 for _ in rest))))
+        chunk = self.path / field / ".".join(map(str, ("c", *place, lo // rows, *(0 for _ in rest))))
         with describe_oserror(f"writing {block.nbytes} bytes of frame {frame}", chunk, UNHARMED):
-            array[frame, lo : lo + len(block)] = block
+            array[(*place, slice(lo, lo + len(block)))] = block
         fsync_path(chunk)  # Zarr renames, but never syncs
 
 
@@ -74,6 +88,7 @@ def build_group(
     dtype: np.dtype[Any],
     rows: int,
     attributes: Mapping[str, Any],
+    families: Families,
 ) -> None:
     """Write a group without frames to the directory `path`: coordinates, time, fields and the root's attributes."""
 
@@ -83,7 +98,7 @@ def build_group(
             shape=tuple(shape),
             chunks=tuple(chunks),
             dimension_names=dims,
-            fill_value=np.nan,
+            fill_value=np.nan if np.dtype(rest["dtype"]).kind == "f" else 0,
             filters=None,
             serializer=BytesCodec(endian="little"),
             chunk_key_encoding=FLAT_KEYS,
@@ -100,7 +115,12 @@ def build_group(
     add("time", ("time",), (0,), (TIMES_PER_CHUNK,), dtype="f8", compressors=None)
     for name in fields:
         options = {"dtype": dtype, "compressors": ZstdCodec(), "attributes": fields[name]}
-        add(name, ("time", *grid.dims), (0, *grid.shape), (1, *chunks), **options)
+        dims, sizes = ((families[name].dim,), (families[name].members,)) if name in families else ((), ())
+        add(name, ("time", *dims, *grid.dims), (0, *sizes, *grid.shape), (1, *(1 for _ in sizes), *chunks), **options)
+    for family in {family.dim: family for family in families.values() if family.coordinate is not None}.values():
+        values = np.asarray(family.coordinate)
+        add(family.dim, (family.dim,), values.shape, values.shape, dtype=values.dtype, compressors=None)
+        open_array(path, family.dim, arrays)[...] = values
     (path / "zarr.json").write_text(root_json(attributes, arrays))
 
 

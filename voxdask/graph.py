@@ -150,14 +150,32 @@ def array_of(name: str, blocks: Sequence[Value], chunks: tuple[tuple[int, ...], 
     return da.Array(whole, name, chunks, meta=np.empty((0,) * len(chunks), dtype))
 
 
-def blocks_of(array: Any, name: str, rows: int, distributed: bool = False) -> list[Value]:
-    """Blocks of some rows each of a Dask array, or of one in memory; those are sent to a cluster at once."""
-    if isinstance(array, da.Array):
-        (blocks,) = dask.optimize(array.rechunk((rows, *array.shape[1:])))
-        graph = dict(blocks.__dask_graph__())
-        first = (0,) * (array.ndim - 1)
-        return [Value((blocks.name, i, *first), None, graph=graph) for i in range(blocks.numblocks[0])]
-    parts = [array[lo : lo + rows] for lo in range(0, array.shape[0], rows)]
-    if distributed:
-        return [constant(future.key, future) for future in get_client().scatter(parts, hash=False)]
-    return [constant(f"{name}-{i}", part) for i, part in enumerate(parts)]
+def blocks_of(array: Any, name: str, rows: int) -> list[Value]:
+    """Blocks of some rows each of an array, of Dask or in memory."""
+    return blocks_of_each({"": array}, name, rows)[""]
+
+
+def blocks_of_each(
+    arrays: Mapping[str, Any], name: str, rows: int, distributed: bool = False
+) -> dict[str, list[Value]]:
+    """Blocks of some rows each of several arrays; those in memory are sent to a cluster at once.
+
+    What several Dask arrays are made of, as the members of a family are of one image, is computed once.
+    """
+    lazy = {key: a.rechunk((rows, *a.shape[1:])) for key, a in arrays.items() if isinstance(a, da.Array)}
+    # dask.optimize would fuse a task that two arrays share into both
+    merged = HighLevelGraph.merge(*(a.__dask_graph__() for a in lazy.values()))
+    graph = dict(da.optimize(merged, [a.__dask_keys__() for a in lazy.values()]))
+    blocks: dict[str, list[Value]] = {}
+    for key, array in arrays.items():
+        if key in lazy:
+            cut, first = lazy[key], (0,) * (array.ndim - 1)
+            blocks[key] = [Value((cut.name, i, *first), None, graph=graph) for i in range(cut.numblocks[0])]
+            continue
+        parts = [array[lo : lo + rows] for lo in range(0, array.shape[0], rows)]
+        if distributed:
+            futures = get_client().scatter(parts, hash=False)
+            blocks[key] = [constant(future.key, future) for future in futures]
+        else:
+            blocks[key] = [constant(f"{name}-{key}-{i}", part) for i, part in enumerate(parts)]
+    return blocks

@@ -21,7 +21,8 @@ class Model:
     The equation is written once, in ``rhs``, in the vocabulary of :mod:`voxdask.symbols`; kernels, halo,
     Fourier symbol, exact right-hand side, tangent, adjoint and LaTeX are derived from it. Numbers among the
     dataclass's attributes are parameters that can change without compiling anew (all but those annotated
-    ``int``); DataArrays among them are coefficients that vary in space.
+    ``int``); DataArrays among them are coefficients that vary in space. Those in a tuple or a frozen dataclass count
+    too, as ``<attribute>_<position>`` and ``<attribute>_<name>``.
 
     Attributes
     ----------
@@ -29,6 +30,12 @@ class Model:
         Names of the unknowns, in the order of `rhs`.
     auxiliary : tuple of str
         Names of given fields, passed to `rhs` after the unknowns.
+    weights : mapping of str to Weight, optional
+        By what semi-implicit steps multiply an unknown, so that the sum of the product is conserved.
+    limits : mapping of str to (float, float), optional
+        Between which values an auxiliary field may lie; a dataset in which it does not is refused.
+    stiffness : float, optional
+        How many times stiffer than in the uniform state the equation may be, 1 by default.
 
     Examples
     --------

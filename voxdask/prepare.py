@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,9 +14,13 @@ import xarray as xr
 
 from voxdask import backend
 from voxdask import boundary as boundaries
-from voxdask.equation import Equation
+from voxdask.equation import Equation, Family
 from voxdask.grid import Grid
+from voxdask.members import families_of, member_name
 from voxdask.system import Operators, System, discretise
+
+#: How far a field may stray beyond its limits: what float32 makes of a sum.
+_ROUND_OFF = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,26 +79,88 @@ def prepare(
         raise ValueError("the dataset has a time dim; choose the frame to start from, e.g. ds.isel(time=-1)")
     used = ds[[*equation.fields, *equation.auxiliary]]
     grid = Grid.from_dataset(used)
-    fields = {name: on_grid(name, ds[name], grid) for name in equation.fields}
+    if equation.family:
+        equation = equation.of_members(_members(equation.fields, ds, equation.family.dim))
+    fields = {n: a for name in equation.fields for n, a in _scalars(name, ds[name], grid, equation.family).items()}
     dtype = np.result_type(*(_float_type(name, a) for name, a in fields.items()))
     auxiliary = {name: ds[name] for name in equation.auxiliary}
     constants = {n: on_grid(n, a, grid) for n, a in {**auxiliary, **equation.coefficients}.items()}
     for name, coefficient in equation.coefficients.items():
         _check_same_grid(name, coefficient, grid)
-    maxima = {name: _largest(name, a) for name, a in constants.items()}
+    ranges = {name: _range(name, a) for name, a in constants.items()}
+    for name, (least, most) in equation.limits.items():
+        low, high = ranges[name]
+        if low < least - _ROUND_OFF or high > most + _ROUND_OFF:
+            raise ValueError(f"{name!r} has values from {low:g} to {high:g}; they must lie in [{least:g}, {most:g}]")
+    maxima = {name: high for name, (_, high) in ranges.items()}
     axes = boundaries.parse(boundary, grid)
     system = discretise(equation, grid, axes, dtype, maxima, wavenumbers)
     return Prepared(system, Operators(equation, grid.dims), fields, constants, ds)
 
 
-def wrap(prepared: Prepared, arrays: Mapping[str, Any], attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
+def wrap(
+    prepared: Prepared, arrays: Mapping[str, Any], attrs: Mapping[str, Any] | None = None, leading: tuple[str, ...] = ()
+) -> xr.Dataset:
     """A dataset on the grid of a prepared system; fields keep the attributes that they came with."""
-    grid, source = prepared.system.grid, prepared.source
+    grid, family = prepared.system.grid, prepared.operators.equation.family
+    source = prepared.source.drop_vars(leading, errors="ignore")
     coords: dict[str, Any] = {
         dim: source.coords[dim] if dim in source.coords else (dim, grid.coordinate(dim)) for dim in grid.dims
     }
-    variables = {name: (grid.dims, a, dict(source[name].attrs) if name in source else {}) for name, a in arrays.items()}
+    if family and family.dim in source.coords:
+        coords[family.dim] = source.coords[family.dim]
+    variables: dict[str, Any] = {}
+    for name, members in families_of(arrays).items() if family else ((name, [name]) for name in arrays):
+        dims, array = (*leading, *grid.dims), arrays[members[0]]
+        if family and members != [name]:
+            dims, array = (*leading, family.dim, *grid.dims), _joined([arrays[m] for m in members], len(leading))
+        variables[name] = (dims, array, dict(source[name].attrs) if name in source else {})
     return xr.Dataset(variables, coords, dict(attrs or {}))
+
+
+def empty_frames(names: Sequence[str], count: int, like: Any) -> dict[str, Any]:
+    """Arrays for frames of scalar fields; those of a family lie in one, so that they are joined without a copy."""
+    xp, frames = backend.namespace(like), dict[str, Any]()
+    for name, members in families_of(names).items():
+        if members == [name]:
+            frames[name] = xp.empty((count, *like.shape), like.dtype)
+        else:
+            whole = xp.empty((count, len(members), *like.shape), like.dtype)
+            frames |= {member: whole[:, k] for k, member in enumerate(members)}
+    return frames
+
+
+def _joined(members: Sequence[Any], axis: int) -> Any:
+    """One array of the members of a family: the one that they are slices of, if there is such a one."""
+    if isinstance(members[0], da.Array):
+        return da.stack(members, axis)
+    shape = (*members[0].shape[:axis], len(members), *members[0].shape[axis:])
+    whole = members[0].base
+    if whole is not None and whole.shape == shape and all(member.base is whole for member in members):
+        return whole
+    return backend.namespace(members[0]).stack(members, axis)
+
+
+def _members(fields: Sequence[str], ds: xr.Dataset, dim: str) -> int:
+    """How many members the fields of a dataset have."""
+    for name in fields:
+        if dim not in ds[name].dims:
+            raise ValueError(
+                f"{name!r} has no dim {dim!r}, only {ds[name].dims}; it needs a field for each {dim} "
+                "(vd.phases_from_labels makes them from labels)"
+            )
+    members = int(ds.sizes[dim])
+    if members < 2:
+        raise ValueError(f"{fields[0]!r} has {members} {dim}; the equation needs 2 or more")
+    return members
+
+
+def _scalars(name: str, field: xr.DataArray, grid: Grid, family: Family | None) -> dict[str, Any]:
+    """The arrays of a field, or of its members, in storage order."""
+    if family is None:
+        return {name: on_grid(name, field, grid)}
+    each = (field.isel({family.dim: k}) for k in range(family.members))
+    return {member_name(name, k): on_grid(name, member, grid) for k, member in enumerate(each)}
 
 
 def on_grid(name: str, da_: xr.DataArray, grid: Grid) -> Any:
@@ -113,14 +179,14 @@ def _float_type(name: str, array: Any) -> np.dtype[Any]:
     return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
 
 
-def _largest(name: str, array: Any) -> float:
-    """The largest value of a constant; raises if one is NaN or infinite."""
+def _range(name: str, array: Any) -> tuple[float, float]:
+    """The least and the largest value of a constant; raises if one is NaN or infinite."""
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name!r} has dtype {array.dtype}; it must be real numbers")
     low, high = (float(value) for value in dask.compute(array.min(), array.max()))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name!r} holds NaN or infinity; every value must be finite (e.g. with .fillna)")
-    return high
+    return low, high
 
 
 def _check_same_grid(name: str, coefficient: xr.DataArray, grid: Grid) -> None:

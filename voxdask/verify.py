@@ -1,113 +1,24 @@
 """Orders of convergence, measured: of the right-hand side in space, of the solution in space and in time.
 
-Both studies start from a known function. Its exact rate of change is derived from the same equation as the
-stencils (:func:`voxdask.continuum.exact`), so that nothing is written down twice.
+All studies start from known functions; see :mod:`voxdask.manufactured`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-import numpy as np
-import sympy as sp
-import xarray as xr
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from voxdask import boundary as boundaries
-from voxdask import continuum
-from voxdask.equation import Equation, equation_of
-from voxdask.grid import SPATIAL_DIMS, Grid, dataset, per_dim
+from voxdask.manufactured import Case, Known, Solution, distance
 from voxdask.model import Model
-from voxdask.simulate import simulate
 from voxdask.steppers import Stepper
-from voxdask.symbols import Coordinate, Parameter, Position, t
+from voxdask.studies import ErrorSurface, OrderStudy, check_refinements
 
-#: Fewer points than this don't tell a slope from an accident.
-_LEAST_REFINEMENTS = 4
+__all__ = ["ErrorSurface", "OrderStudy", "error_surface", "rhs_order", "solution_order"]
+
 #: How much smaller than the smallest step that of the reference run is.
 _REFERENCE_RATIO = 16
-
-Known = Any | Callable[[sp.Expr, Position], Any]
-
-
-@dataclass(frozen=True)
-class OrderStudy:
-    r"""Errors at several resolutions and the order fitted to them.
-
-    .. math:: \log e_i \approx p \log h_i + \mathrm{const}
-
-    Parameters
-    ----------
-    vary : {"h", "dt"}
-        What was refined: the grid spacing or the time step.
-    spacings : tuple of float
-        Grid spacings along the first dim, or time steps.
-    errors : tuple of float
-        Largest error at each, in the units of what was compared.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than four refinements, as many errors as spacings are not given, or an error is zero
-        or not finite, which leaves no slope to fit.
-
-    Examples
-    --------
-    >>> study = OrderStudy("h", (0.8, 0.4, 0.2, 0.1), (0.64, 0.16, 0.04, 0.01))
-    >>> print(study)
-           h      error  order
-         0.8       0.64
-         0.4       0.16   2.00
-         0.2       0.04   2.00
-         0.1       0.01   2.00
-    fitted order 2.00
-    """
-
-    vary: Literal["h", "dt"]
-    spacings: tuple[float, ...]
-    errors: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        _check_refinements("spacings", self.spacings)
-        if len(self.errors) != len(self.spacings):
-            raise ValueError(f"{len(self.errors)} errors do not fit {len(self.spacings)} spacings")
-        if not all(math.isfinite(e) and e > 0 for e in self.errors):
-            raise ValueError(
-                f"errors are {self.errors}: with zeros or infinities among them there is no order to fit; "
-                "choose a function that the discretisation does not represent exactly"
-            )
-
-    @property
-    def order(self) -> float:
-        """Slope of the logarithm of the error, by least squares over all refinements."""
-        h, e = np.log(self.spacings), np.log(self.errors)
-        h = h - h.mean()
-        return float(h @ e / (h @ h))
-
-    @property
-    def orders(self) -> tuple[float, ...]:
-        """Slope between each refinement and the next."""
-        return tuple((np.diff(np.log(self.errors)) / np.diff(np.log(self.spacings))).tolist())
-
-    def _rows(self) -> Iterator[tuple[str, str, str]]:
-        for h, e, p in zip(self.spacings, self.errors, (None, *self.orders), strict=True):
-            yield f"{h:.3g}", f"{e:.3g}", "" if p is None else f"{p:.2f}"
-
-    def __str__(self) -> str:
-        rows = [(self.vary, "error", "order"), *self._rows()]
-        lines = [f"{h:>8}{e:>11}{p:>7}".rstrip() for h, e, p in rows]
-        return "\n".join([*lines, f"fitted order {self.order:.2f}"])
-
-    def _repr_html_(self) -> str:
-        body = "".join(f"<tr><td>{h}</td><td>{e}</td><td>{p}</td></tr>" for h, e, p in self._rows())
-        return (
-            f"<table><thead><tr><th>{self.vary}</th><th>error</th><th>order</th></tr></thead><tbody>{body}</tbody>"
-            f"<tfoot><tr><th colspan=2>fitted order</th><th>{self.order:.2f}</th></tr></tfoot></table>"
-        )
-
 
 def rhs_order(
     model: Model,
@@ -170,7 +81,7 @@ def rhs_order(
     2.0
     """
     counts = _check_sizes(sizes)
-    case = _Case(model, exact, tuple(dims), extent, node_centred, boundary)
+    case = Case(model, exact, tuple(dims), extent, node_centred, boundary)
     rates = case.functions(case.rates)
     spacings, errors = [], []
     for n in counts:
@@ -182,7 +93,8 @@ def rhs_order(
             for axis in boundaries.parse(condition, grid)
         )
         spacings.append(grid.spacing[0])
-        errors.append(max(_distance(found[f].values[free], rates[f](grid, time)[free]) for f in rates))
+        known = {name: rate(grid, time)[free] for name, rate in rates.items()}
+        errors.append(distance({name: found[name].values[free] for name in rates}, known))
     return OrderStudy("h", tuple(spacings), tuple(errors))
 
 
@@ -268,172 +180,93 @@ def solution_order(
     if against not in ("exact", "finest") or (vary == "h" and against == "finest"):
         raise ValueError(f"reference is {reference!r}; use 'exact', or 'finest' with vary='dt'")
     resolutions = _space_refinements(sizes, dt, dt_power) if vary == "h" else _time_refinements(sizes, dt)
-    case = _Case(model, exact, tuple(dims), extent, node_centred, boundary)
-    sourced, known = case.with_source(), case.functions({name: case.known[name] for name in case.equation.fields})
+    solution = Solution(Case(model, exact, tuple(dims), extent, node_centred, boundary), stepper, t_end)
 
-    def run(n: int, step: float) -> tuple[Grid, xr.Dataset]:
-        grid, condition = case.grid(n)
-        ds = case.on(grid, 0.0)[1]
-        steps = math.ceil(t_end / step * (1 - 1e-9)) if vary == "h" else round(t_end / step)
-        if vary == "dt" and abs(steps * step - t_end) > 1e-6 * step:
-            raise ValueError(f"t_end={t_end:g} is not a whole number of steps of dt={step:g}")
-        result = simulate(
-            sourced, ds, dt=t_end / steps, steps=steps, stepper=stepper, boundary=condition, progress=False
-        )
-        return grid, result.isel(time=-1)
+    def steps_of(step: float) -> int:
+        return math.ceil(t_end / step * (1 - 1e-9)) if vary == "h" else _whole_steps(t_end, step)
 
     finest = None
     if against == "finest":
         n, smallest = min(resolutions, key=lambda resolution: resolution[1])
-        finest = run(n, smallest / _REFERENCE_RATIO)[1]
+        finest = solution.run(n, steps_of(smallest / _REFERENCE_RATIO))[1]
     spacings, errors = [], []
     for n, step in resolutions:
-        grid, end = run(n, step)
-        truth = {f: known[f](grid, t_end) if finest is None else finest[f].values for f in known}
+        grid, end = solution.run(n, steps_of(step))
         spacings.append(grid.spacing[0] if vary == "h" else step)
-        errors.append(max(_distance(end[f].values, truth[f]) for f in known))
+        errors.append(distance(end, solution.exact(grid) if finest is None else finest))
     return OrderStudy(vary, tuple(spacings), tuple(errors))
 
 
-class _Case:
-    """A model with known functions for its fields, auxiliary fields and coefficients, on grids of any size."""
+def error_surface(
+    model: Model,
+    exact: Mapping[str, Known],
+    stepper: str | Stepper,
+    *,
+    t_end: float,
+    dt: Sequence[float],
+    sizes: Sequence[int] = (8, 12, 16, 24),
+    extent: float | Mapping[str, float] = 1.0,
+    dims: Sequence[str] = ("x",),
+    boundary: Any = "periodic",
+    node_centred: Sequence[str] = (),
+) -> ErrorSurface:
+    r"""Errors of the solution over grid spacing and time step, by the method of manufactured solutions.
 
-    def __init__(
-        self,
-        model: Model,
-        exact: Mapping[str, Known],
-        dims: tuple[str, ...],
-        extent: float | Mapping[str, float],
-        node_centred: Sequence[str],
-        boundary: Any,
-    ) -> None:
-        unknown = [dim for dim in dims if dim not in SPATIAL_DIMS]
-        if unknown:
-            raise ValueError(f"dims holds {unknown[0]!r}; a known function is one of x, y, z and t")
-        self.model, self.dims, self.boundary = model, dims, boundary
-        self.extent = dict(zip(dims, per_dim(extent, dims, "extent"), strict=True))
-        self.node_centred = (node_centred,) if isinstance(node_centred, str) else tuple(node_centred)
-        self.positions = [Coordinate(dim, real=True) for dim in dims]
-        self.known = {name: self._expression(name, e) for name, e in exact.items()}
-        given = equation_of(model)
-        attributes = {attribute.name for attribute in dataclasses.fields(model)}  # type: ignore[arg-type]
-        self.coefficients = tuple(name for name in self.known if name in attributes)
-        for name in (*given.fields, *given.auxiliary, *given.coefficients):
-            if name not in self.known:
-                raise ValueError(f"exact has no entry for {name!r}; it has {', '.join(map(repr, self.known))}")
-        for name in self.known:
-            if name not in (*given.fields, *given.auxiliary, *self.coefficients):
-                raise ValueError(f"exact holds {name!r}, which is no field or parameter of {type(model).__name__}")
-        self._functions = self.functions(self.known)
-        self.equation: Equation = equation_of(self.on(self.grid(4)[0], 0.0)[0])
+    .. math:: e(h, \Delta t) = \max_i \left| u_{h, \Delta t}(x_i, t_{end}) - u^*(x_i, t_{end}) \right|
 
-    def _expression(self, name: str, known: Known) -> sp.Expr:
-        expression = known
-        if callable(known) and not isinstance(known, sp.Basic):
-            expression = known(t, Position())
-        try:
-            expression = sp.sympify(expression, strict=True)
-        except sp.SympifyError:
-            raise TypeError(
-                f"exact[{name!r}] is a {type(known).__name__}; give an expression in vd.x, vd.y, vd.z and vd.t"
-            ) from None
-        stray = sorted(map(str, expression.free_symbols - {*self.positions, t}))
-        if stray:
-            raise ValueError(
-                f"exact[{name!r}] uses the symbol {stray[0]!r}, which is neither vd.t nor one of "
-                f"{', '.join(f'vd.{dim}' for dim in self.dims)}"
-            )
-        return expression
+    Parameters
+    ----------
+    model, exact, stepper, t_end, extent, dims, boundary, node_centred
+        As for :func:`solution_order`.
+    dt : sequence of float
+        Four time steps or more, each a fraction of `t_end`.
+    sizes : sequence of int
+        Four grids or more, as for :func:`rhs_order`.
 
-    def functions(self, expressions: Mapping[str, sp.Expr]) -> dict[str, Callable[[Grid, float], np.ndarray]]:
-        """Each expression as a function of a grid and a time."""
-        return {name: self._function(e) for name, e in expressions.items()}
+    Returns
+    -------
+    ErrorSurface
 
-    def _function(self, expression: sp.Expr) -> Callable[[Grid, float], np.ndarray]:
-        compiled = sp.lambdify([*self.positions, t], expression, "numpy", cse=True)
+    Raises
+    ------
+    TypeError, ValueError
+        As for :func:`solution_order`.
 
-        def values(grid: Grid, time: float) -> np.ndarray:
-            places = np.meshgrid(*map(grid.coordinate, grid.dims), indexing="ij", sparse=True)
-            return np.array(np.broadcast_to(compiled(*places, time), grid.shape), dtype=np.float64)
+    References
+    ----------
+    Roache (2002), J. Fluids Eng. 124, 4, doi:10.1115/1.1436090
 
-        return values
-
-    @property
-    def rates(self) -> dict[str, sp.Expr]:
-        """The exact rate of change of every field, in coordinates and time alone."""
-        numbers = self._numbers()
-        return {
-            name: continuum.exact(e, self.known, self.dims).xreplace(numbers)
-            for name, e in zip(self.equation.fields, self.equation.expressions, strict=True)
-        }
-
-    def _numbers(self) -> dict[sp.Expr, sp.Expr]:
-        return {Parameter(n, real=True): sp.Float(value) for n, value in self.equation.parameters.items()}
-
-    def grid(self, n: int) -> tuple[Grid, Any]:
-        """The grid of n intervals along every axis, and the boundary on it."""
-        spacing = tuple(self.extent[dim] / n for dim in self.dims)
-        origin = tuple(0.0 if dim in self.node_centred else h / 2 for dim, h in zip(self.dims, spacing, strict=True))
-        grid = Grid(self.dims, (n,) * len(self.dims), spacing, origin, node_centred=self.node_centred)
-        axes = boundaries.parse(self._condition(grid), grid)
-        shape = tuple(n + (axis.node_centred and not axis.periodic) for axis in axes)
-        grid = dataclasses.replace(grid, shape=shape)
-        return grid, self._condition(grid)
-
-    def _condition(self, grid: Grid) -> Any:
-        return self.boundary(grid) if callable(self.boundary) else self.boundary
-
-    def on(self, grid: Grid, time: float) -> tuple[Model, xr.Dataset]:
-        """The model with its coefficients on a grid, and all known functions there."""
-        ds = dataset(
-            {name: f(grid, time) for name, f in self._functions.items()},
-            spacing=grid.spacing,
-            origin=grid.origin,
-            dims=grid.dims,
-            node_centred=grid.node_centred,
-        )
-        if not self.coefficients:
-            return self.model, ds
-        return dataclasses.replace(self.model, **{name: ds[name] for name in self.coefficients}), ds  # type: ignore[type-var]
-
-    def with_source(self) -> Model:
-        """The model with the source that makes the known functions its solution; coefficients become auxiliary."""
-        numbers, equation, rates = self._numbers(), self.equation, self.rates
-        for name in (*equation.auxiliary, *equation.coefficients):
-            if self.known[name].has(t):
-                raise ValueError(f"exact[{name!r}] changes in time, but the model is given it once; leave out vd.t")
-        expressions = tuple(
-            e.xreplace(numbers) + sp.diff(self.known[name], t) - rates[name]
-            for name, e in zip(equation.fields, equation.expressions, strict=True)
-        )
-
-        @dataclass(frozen=True)
-        class Manufactured(Model):
-            fields: ClassVar[tuple[str, ...]] = equation.fields
-            auxiliary: ClassVar[tuple[str, ...]] = (*equation.auxiliary, *equation.coefficients)
-
-            def rhs(self, t: Any, *fields: Any) -> Any:
-                return expressions
-
-            def reference(self) -> Mapping[str, float]:
-                return equation.reference
-
-        return Manufactured()
+    Examples
+    --------
+    >>> import voxdask as vd
+    >>> wave = 0.5 + 0.3 * vd.exp(-vd.t) * vd.sin(6.283185307179586 * vd.x)
+    >>> surface = error_surface(vd.models.ReactionDiffusion(0.1), {"c": wave}, "imex", t_end=1.0,
+    ...                         dt=(0.1, 0.05, 0.025, 0.0125))
+    >>> round(surface.space_order, 1), round(surface.time_order, 1)
+    (1.9, 1.0)
+    """
+    counts, steps = _check_sizes(sizes), [step for _, step in _time_refinements(1, dt)]
+    solution = Solution(Case(model, exact, tuple(dims), extent, node_centred, boundary), stepper, t_end)
+    spacings, errors = [], []
+    for n in counts:
+        ends = [solution.run(n, _whole_steps(t_end, step)) for step in steps]
+        grid = ends[0][0]
+        spacings.append(grid.spacing[0])
+        errors.append(tuple(distance(end, solution.exact(grid)) for _, end in ends))
+    return ErrorSurface(tuple(spacings), tuple(steps), tuple(errors))
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).max())
-
-
-def _check_refinements(name: str, values: Sequence[Any]) -> None:
-    if len(set(values)) < _LEAST_REFINEMENTS:
-        raise ValueError(f"{name} is {values!r}; an order needs at least {_LEAST_REFINEMENTS} different refinements")
+def _whole_steps(t_end: float, step: float) -> int:
+    steps = round(t_end / step)
+    if abs(steps * step - t_end) > 1e-6 * step:
+        raise ValueError(f"t_end={t_end:g} is not a whole number of steps of dt={step:g}")
+    return steps
 
 
 def _check_sizes(sizes: Any) -> tuple[int, ...]:
     if not isinstance(sizes, Sequence):
         raise TypeError(f"sizes is {sizes!r}; give a sequence of numbers of voxels")
-    _check_refinements("sizes", sizes)
+    check_refinements("sizes", sizes)
     if not all(isinstance(n, int) and n >= 3 for n in sizes):
         raise ValueError(f"sizes is {sizes!r}; give whole numbers, 3 or more")
     return tuple(sizes)
@@ -449,7 +282,7 @@ def _space_refinements(sizes: Any, dt: Any, power: float) -> list[tuple[int, flo
 def _time_refinements(sizes: Any, dt: Any) -> list[tuple[int, float]]:
     if not isinstance(dt, Sequence):
         raise TypeError(f"dt is {dt!r}; with vary='dt' give a sequence of steps")
-    _check_refinements("dt", dt)
+    check_refinements("dt", dt)
     if not isinstance(sizes, int):
         raise TypeError(f"sizes is {sizes!r}; with vary='dt' give one number of voxels")
     return [(sizes, step) for step in dt]
