@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import sympy as sp
+from pages import replace_tables
 
 import voxdask as vd
 from voxdask.models import potentials
@@ -157,13 +158,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "volume": in_three_dimensions(results["volume"]),
         "time": in_time(results["time"]),
     }
-    text = args.page.read_text(encoding="utf-8")
-    for name, lines in tables.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        head, rest = text.split(begin)
-        tail = rest.split(end)[1]
-        text = head + "\n".join([begin, *lines, end]) + tail
-    args.page.write_text(text, encoding="utf-8")
+    replace_tables(args.page, tables)
     print(json.dumps(results))
     return results
 

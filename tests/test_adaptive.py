@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import reference
@@ -16,6 +17,7 @@ from scipy.integrate import solve_ivp
 import voxdask as vd
 from voxdask import tiles
 from voxdask.steppers import AdaptiveIMEX, Tsit5
+from voxdask.steppers.tsit5 import TABLEAU
 
 D = 0.4
 MODEL = vd.models.ReactionDiffusion(D, source=lambda t, c, x: 2 * (1 + t) * c * (1 - c))
@@ -69,6 +71,27 @@ def test_order_with_the_controller_off() -> None:
         errors.append(abs(run.c[-1] - expected).max())
     assert errors[-1] > 1e4 * np.finfo(float).eps
     assert slope(1 / counts, errors) == pytest.approx(5, abs=0.2)
+
+
+def test_order_where_it_shows() -> None:
+    """In 40 digits steps can be so small that order 5 is all that is left: u' = 6 u (1 - u) (u - 0.4) + cos(t) / 4."""
+
+    def end(n: int) -> Any:
+        u, dt = mpmath.mpf("0.7"), mpmath.mpf(1) / n
+        for step in range(n):
+            rates: list[Any] = []
+            for row, c in zip(TABLEAU.a, TABLEAU.c, strict=True):
+                v = u + dt * sum((k * a for k, a in zip(rates, row, strict=True)), mpmath.mpf(0))
+                rates.append(6 * v * (1 - v) * (v - mpmath.mpf("0.4")) + mpmath.cos((step + c) * dt) / 4)
+            u = v
+        return u
+
+    with mpmath.workdps(40):
+        ends = [end(n) for n in (80, 112, 160, 224, 320)]
+        # what the digits of the coefficients add goes like the step; the finest run stands for the solution
+        errors = [float(abs(u - ends[-1])) for u in ends[:-1]]
+        bias = [e * (1 - (n / 320) ** 5) ** -1 for e, n in zip(errors, (80, 112, 160, 224), strict=True)]
+    assert slope(1 / np.array([80, 112, 160, 224]), bias) == pytest.approx(5, abs=0.1)
 
 
 @pytest.mark.parametrize("part", [0.25, 0.6, 0.9])

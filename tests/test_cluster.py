@@ -120,7 +120,8 @@ def test_the_scheduler_forgets_the_steps(client: Client, tmp_path: Path) -> None
         callbacks=[lambda frame: counts.append(client.run_on_scheduler(tasks))], **QUIET,
     )  # fmt: skip
     assert len(counts) == 11
-    assert np.median(counts[5:]) <= np.median(counts[:5]) + 3  # a look may fall before the last ones are dropped
+    # a look may fall before the last ones are dropped, but a lineage that is kept shows in every look
+    assert min(counts[5:]) <= np.median(counts[:5]) + 3
 
 
 def test_a_bad_start_says_where(client: Client) -> None:

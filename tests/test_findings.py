@@ -10,9 +10,12 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import sympy as sp
 import xarray as xr
+from conftest import spill_limit
 
 import voxdask as vd
+from voxdask.models.factors import called
 
 QUIET: dict[str, Any] = {"progress": False, "stepper": "euler"}
 MODEL = vd.models.ReactionDiffusion(0.05)
@@ -148,3 +151,71 @@ def test_numbers_of_rows_may_be_numpy_integers() -> None:
     with pytest.raises(TypeError, match="chunks is True"):
         vd.simulate(MODEL, make(), dt=0.1, steps=2, chunks=True, **QUIET)
     assert dask.is_dask_collection(a.c)
+
+
+# --- found when the models and steppers of the paper were new ------------------------------------------------------
+
+
+@pytest.mark.parametrize("thin", [True, False], ids=["thin", "thick"])
+@pytest.mark.parametrize("stepper", ["sbdf2", "etdrk4"])
+def test_a_spilled_stepper_keeps_its_spectra(stepper: str, thin: bool, tmp_path: Path) -> None:
+    """A spectrum that is saved for the next stage was read before it was there."""
+    ds = make()
+    options: dict[str, Any] = {"dt": 0.1, "steps": 3, "stepper": stepper, "boundary": {"x": "neumann"}}
+    limit = spill_limit(MODEL, ds, thin=thin, stepper=stepper, boundary=options["boundary"])
+    block = vd.simulate(MODEL, ds, progress=False, **options)
+    run = vd.simulate(MODEL, ds, memory_limit=limit, store=tmp_path / "a.zarr", progress=False, **options)
+    assert run.vd.report.tier == "spilled"
+    np.testing.assert_allclose(run.c, block.c, rtol=1e-12)
+
+
+def test_a_function_returns_a_finite_real_number() -> None:
+    """The derivative of c * nan is zero in symbols, so such an energy drove nothing."""
+    for value in (sp.nan, sp.oo, sp.I):
+        with pytest.raises(ValueError, match=r"density returned .*, which is no finite real number"):
+            called("density", lambda c, factor: c * factor if factor != sp.oo else factor, vd.x, value)
+    with pytest.raises(ValueError, match="density returned nan"):
+        _ = vd.models.from_free_energy(lambda c, grad_c: c * float("nan")).equation
+
+
+def test_a_field_of_coefficients_is_not_negative() -> None:
+    field = make().c - 5
+    for model, name in (("ReactionDiffusion", "diffusivity"), ("GrayScott", "feed"), ("CahnHilliard", "eps")):
+        with pytest.raises(ValueError, match=f"{name} holds -[0-9.]+; no value may be negative"):
+            getattr(vd.models, model)(**{name: field})
+    vd.models.ReactionDiffusion(field * 0)
+
+
+def test_an_interface_is_no_wider_than_the_image() -> None:
+    """Ghost layers for it would fill any memory."""
+    image = vd.dataset({"image": np.eye(5)}).image > 0
+    for method in ("distance", "diffusion"):
+        with pytest.raises(ValueError, match=r"width is 1000.0, more than the image measures \(5\)"):
+            vd.indicator(image, width=1e3, method=method)
+
+
+def test_labels_are_whole_numbers() -> None:
+    labels = xr.DataArray([0, 0, 1, 2], dims="x", coords={"x": range(4)})
+    for phases in ([0.5, 1.2, 2.0], "012", 3):
+        with pytest.raises(TypeError, match=r"phases is .*; give a sequence of labels"):
+            vd.phases_from_labels(labels, phases=phases)  # type: ignore[arg-type]
+
+
+def test_what_all_phases_share_keeps_their_sum() -> None:
+    labels = xr.DataArray([7, 7, 0, 0], dims="x", coords={"x": range(4)})
+    ds = vd.phases_from_labels(labels).to_dataset()
+    model = vd.models.MultiPhaseAllenCahn
+    for ends in ("dirichlet", vd.Dirichlet(1.0), vd.Neumann(0.1)):
+        with pytest.raises(ValueError, match="whose sum must stay 1; use 'neumann' or 'periodic'"):
+            vd.simulate(model(), ds, dt=0.1, steps=1, boundary=ends, progress=False)
+    energies = xr.DataArray([1.0, 2.0], dims="phase", coords={"phase": [7, 0]})
+    with pytest.raises(ValueError, match=r"'bulk_energies' is given for phase \[7, 0\], the dataset holds \[0, 7\]"):
+        vd.simulate(model(bulk_energies=energies), ds, dt=0.1, steps=1, progress=False)
+
+
+def test_a_series_is_short_and_of_numbers() -> None:
+    with pytest.raises(ValueError, match="coefficients holds 200 numbers; more than 20"):
+        vd.models.legendre([0.1] * 200)
+    for wrong in (["a"], [1j], [None]):
+        with pytest.raises(TypeError, match=r"coefficients is .*; give a sequence of numbers"):
+            vd.models.exp_legendre(wrong)  # type: ignore[arg-type]

@@ -177,6 +177,7 @@ def test_a_source_changes_the_mass() -> None:
         ({"potential": lambda c: (c, c)}, TypeError, "potential returned a tuple"),
         ({"potential": lambda c: np.array([c, c])}, TypeError, "potential returned a ndarray"),
         ({"potential": lambda c: None}, TypeError, "potential returned a NoneType"),
+        ({"potential": lambda t, c: c}, TypeError, r"potential\(t, c\) is called with 1 argument: missing"),
         ({"mobility": "variable"}, ValueError, "mobility is 'variable'; give \"constant\""),
         ({"mobility": 2.0}, TypeError, "mobility is a float; give a function mobility.c., or None"),
         ({"mobility": lambda c: [c]}, TypeError, "mobility returned a list"),

@@ -244,6 +244,14 @@ def test_a_run_of_something_else_is_refused(change: str, tmp_path: Path) -> None
     xr.testing.assert_identical(xr.open_zarr(path).load(), before)
 
 
+def test_frames_that_a_run_has_passed_are_missed_aloud(tmp_path: Path) -> None:
+    path, ds = tmp_path / "run.zarr", make_ds()
+    vd.simulate(MODEL, ds, dt=0.1, steps=4, store=path, **QUIET)
+    with pytest.warns(UserWarning, match=r"at time 0\.4 already and has no frames at 0\.2; .* use another store"):
+        run = vd.simulate(MODEL, ds, dt=0.1, steps=6, save_at=[0.2, 0.5], store=path, **QUIET)
+    assert np.allclose(run.time, [0, 0.4, 0.5, 0.6])
+
+
 def test_fewer_steps_than_there_are(tmp_path: Path) -> None:
     ds, path = make_ds(), tmp_path / "run.zarr"
     vd.simulate(MODEL, ds, dt=0.1, steps=4, store=path, **QUIET)

@@ -88,6 +88,20 @@ def test_a_run_that_goes_on_has_the_same_bits(stepper: Any, how: Any, tmp_path: 
     np.testing.assert_array_equal(vd.simulate(model, ds, steps=6, **common).c, whole.c)
 
 
+@pytest.mark.parametrize("stepper", ALL, ids=NAMES)
+@pytest.mark.parametrize("node_centred", [("x",), ()], ids=["nodes", "cells"])
+def test_a_value_that_moves(stepper: Any, node_centred: tuple[str, ...]) -> None:
+    """Diffusion below a held value of sin(2 t), against a fine run; steps end with the value of their end."""
+    model = vd.models.ReactionDiffusion(0.3, source=lambda t, c, x: vd.cos(2 * t) * c)
+    ds = vd.dataset({"c": np.zeros(9)}, spacing=1 / 8, node_centred=node_centred)
+    common: dict[str, Any] = {"boundary": (vd.Dirichlet(lambda t: np.sin(2 * t)), vd.Dirichlet(0.0)), "progress": False}
+    fine = vd.simulate(model, ds, dt=5e-4, t_end=0.5, stepper="rk4", **common).c[-1]
+    run = vd.simulate(model, ds, dt=0.01, t_end=0.5, stepper=stepper, **common).c[-1]
+    if node_centred:
+        assert float(run[0]) == pytest.approx(np.sin(1.0), abs=1e-14)
+    assert abs(run - fine).max() < (2e-2 if stepper.order == 1 else 1e-3 if stepper.order == 2 else 3e-5)
+
+
 def test_two_fields_keep_their_spectra_apart() -> None:
     """ETDRK4 saves spectra between stages; two uncoupled copies must each go their own way."""
 

@@ -206,8 +206,10 @@ def test_everything_is_on_disk_before_the_commit(tmp_path: Path, monkeypatch: py
 
 
 def test_killed_at_any_instant(tmp_path: Path) -> None:
-    path, delays, frames = tmp_path / "run.zarr", np.random.default_rng(0).uniform(0.0, 0.6, 15), 0
-    for delay in delays:
+    path, delays, frames = tmp_path / "run.zarr", np.random.default_rng(0).uniform(0.0, 0.6, 90), 0
+    for tried, delay in enumerate(delays):
+        if tried >= 15 and frames > 15:  # more tries where a busy machine leaves the writer little time
+            break
         process = processes.Process(target=run_forever, args=(path,))
         process.start()
         process.join(delay)
@@ -218,7 +220,7 @@ def test_killed_at_any_instant(tmp_path: Path) -> None:
             before, frames = frames, check(path)
             assert frames >= before
             check_state(path)
-    assert frames > len(delays), "the writer was never let to do its work"
+    assert frames > 15, "the writer was never let to do its work"
 
 
 def test_readers_beside_a_writer(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +70,8 @@ class PID:
 
     Raises
     ------
-    ValueError
-        If a number is out of its range.
+    TypeError, ValueError
+        If a number is none, or out of its range.
 
     References
     ----------
@@ -96,6 +97,8 @@ class PID:
 
     def __post_init__(self) -> None:
         for name in ("integral", "proportional", "derivative", "safety", "shrink", "grow"):
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; give a number")
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be finite")
         if self.integral <= 0:

@@ -24,6 +24,7 @@ _SHORT = {"eps": "varepsilon", "epsilon": "varepsilon", "diffusivity": "D", "mob
 #: Names that an equation gives a meaning of its own.
 _RESERVED = ("t", "x", "y", "z", "dt")
 
+
 @dataclass(frozen=True)
 class Weight:
     """What semi-implicit steps multiply an unknown by, so that the sum of the product is conserved.

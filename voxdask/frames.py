@@ -26,6 +26,7 @@ from voxdask.members import member_of
 TIMES_PER_CHUNK = 1024
 GROUP = {"zarr_format": 3, "node_type": "group"}
 
+
 @dataclass(frozen=True)
 class FrameFamily:
     """A field on disk that has members: their dim, their number, and their coordinate if there is one."""

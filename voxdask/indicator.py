@@ -77,8 +77,8 @@ def indicator(
     TypeError
         If `image` is no DataArray, or holds other than labels.
     ValueError
-        If the phase is not in the image, the image holds grey values, the width is not positive or
-        below a voxel, or the method or boundary is unknown.
+        If the phase is not in the image, the image holds grey values, the width is not positive, below a
+        voxel or beyond the image, or the method or boundary is unknown.
 
     References
     ----------
@@ -233,6 +233,9 @@ def _check_width(width: Any, grid: Grid) -> None:
         raise TypeError(f"width is {width!r}; give a number, in units of length")
     if not (math.isfinite(width) and float(width) > 0):
         raise ValueError(f"width is {width!r}; it must be positive and finite")
+    longest = max(n * h for n, h in zip(grid.shape, grid.spacing, strict=True))
+    if float(width) > longest:
+        raise ValueError(f"width is {width!r}, more than the image measures ({longest:g}); nothing would be inside")
     if float(width) < max(grid.spacing):
         raise ValueError(
             f"width is {width!r}, less than a voxel ({max(grid.spacing):g}); an interface needs three voxels or more"

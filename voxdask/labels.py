@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dask
@@ -33,7 +34,7 @@ def phases_from_labels(labels: xr.DataArray, *, phases: Sequence[int] | None = N
     Raises
     ------
     TypeError
-        If `labels` is no DataArray of whole numbers.
+        If `labels` is no DataArray of whole numbers, or `phases` holds others.
     ValueError
         If `phases` names a label twice, fewer than two, or leaves out one that occurs (of an image in memory; a lazy
         one is looked at when it is computed).
@@ -51,22 +52,22 @@ def phases_from_labels(labels: xr.DataArray, *, phases: Sequence[int] | None = N
         raise TypeError(f"labels has dtype {labels.dtype}; labels are whole numbers, e.g. labels.astype(int)")
     if "phase" in labels.dims:
         raise ValueError(f"labels has dims {labels.dims}; 'phase' is the dim that the result gets")
-    found = tuple(_labels_in(labels.data)) if phases is None else tuple(int(phase) for phase in phases)
+    found = tuple(_labels_in(labels.data)) if phases is None else _whole_numbers(phases)
     if len(set(found)) < len(found):
         raise ValueError(f"phases={found} names a label twice")
     if len(found) < 2:
         raise ValueError(f"the labels are {found}, but two phases or more are needed")
-    numbers = np.asarray(found)
+    known = np.asarray(found)
     checked = phases is not None
     if checked and not isinstance(labels.data, da.Array):
-        _require_known(backend.to_host(labels.data), numbers)
+        _require_known(backend.to_host(labels.data), known)
     if isinstance(labels.data, da.Array):
         block = _checked_ones if checked else _ones
-        data = da.stack([labels.data.map_blocks(block, n, numbers, dtype=np.float32) for n in found])
+        data = da.stack([labels.data.map_blocks(block, n, known, dtype=np.float32) for n in found])
     else:
         xp = backend.namespace(labels.data)
-        data = xp.stack([_ones(labels.data, n, numbers) for n in found])
-    coords: dict[Any, Any] = {"phase": numbers, **dict(labels.coords)}
+        data = xp.stack([_ones(labels.data, n, known) for n in found])
+    coords: dict[Any, Any] = {"phase": known, **dict(labels.coords)}
     return xr.DataArray(data, coords, ("phase", *labels.dims), "phi")
 
 
@@ -101,15 +102,22 @@ def labels_from_phases(phi: xr.DataArray) -> xr.DataArray:
         raise TypeError(f"phi is a {type(phi).__name__}; give a DataArray with a dim 'phase', e.g. run.phi")
     if "phase" not in phi.dims:
         raise ValueError(f"phi has dims {phi.dims}; it needs 'phase'")
-    numbers = phi.coords["phase"].values if "phase" in phi.coords else np.arange(phi.sizes["phase"])
+    known = phi.coords["phase"].values if "phase" in phi.coords else np.arange(phi.sizes["phase"])
     moved = phi.transpose("phase", ...)
     if isinstance(moved.data, da.Array):
         whole = moved.data.rechunk({0: -1})
-        data = whole.map_blocks(_largest, numbers, dtype=numbers.dtype, drop_axis=0)
+        data = whole.map_blocks(_largest, known, dtype=known.dtype, drop_axis=0)
     else:
-        data = _largest(moved.data, numbers)
+        data = _largest(moved.data, known)
     coords = {name: c for name, c in phi.coords.items() if "phase" not in c.dims}
     return xr.DataArray(data, coords, moved.dims[1:], "labels")
+
+
+def _whole_numbers(phases: Any) -> tuple[int, ...]:
+    each = tuple(phases) if isinstance(phases, Iterable) and not isinstance(phases, str) else ()
+    if not each or not all(isinstance(phase, numbers.Integral) for phase in each):
+        raise TypeError(f"phases is {phases!r}; give a sequence of labels, which are whole numbers")
+    return tuple(int(phase) for phase in each)
 
 
 def _ones(labels: Any, phase: int, phases: np.ndarray) -> Any:
@@ -136,6 +144,6 @@ def _labels_in(labels: Any) -> list[int]:
     return [int(n) for n in np.unique(np.concatenate(found))]
 
 
-def _largest(phi: Any, numbers: np.ndarray) -> Any:
+def _largest(phi: Any, known: np.ndarray) -> Any:
     xp = backend.namespace(phi)
-    return xp.asarray(numbers)[phi.argmax(axis=0)]
+    return xp.asarray(known)[phi.argmax(axis=0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -93,9 +94,19 @@ class Loop:
 
     def _done(self, store: RunStore, checkpoint: Checkpoint) -> bool:
         try:
-            return self.march.done(checkpoint)
+            done = self.march.done(checkpoint)
         except ValueError as error:
             raise ValueError(f"{store.path} {error}") from None
+        past = [time for time in self.march.frame_times if time <= checkpoint.time]
+        kept = np.asarray(store.frame_times)
+        if missed := [f"{time:g}" for time in past if not np.isclose(time, kept, rtol=1e-9, atol=0.0).any()]:
+            warnings.warn(
+                f"{store.path} is at time {checkpoint.time:g} already and has no frames at {', '.join(missed[:5])}"
+                f"{', ...' if missed[5:] else ''}; they can't be made any more, use another store for them",
+                UserWarning,
+                stacklevel=4,
+            )
+        return done
 
     def _open(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> RunStore:
         if RunStore.exists(path):

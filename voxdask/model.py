@@ -211,8 +211,15 @@ class Model:
         for name in names:
             value = getattr(self, name)
             if isinstance(value, xr.DataArray):
+                require_not_negative(name, value)
                 continue
             if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
                 raise TypeError(f"{name} is {value!r}; give a number or a DataArray")
             if not (math.isfinite(value) and float(value) > 0):
                 raise ValueError(f"{name} is {value!r}; it must be positive and finite")
+
+
+def require_not_negative(name: str, field: xr.DataArray) -> None:
+    """Raise ValueError if a field that is in memory holds a negative value; a lazy one is taken on trust."""
+    if field.chunks is None and field.dtype.kind in "if" and field.size and float(field.min()) < 0:
+        raise ValueError(f"{name} holds {float(field.min()):g}; no value may be negative")

@@ -14,6 +14,7 @@ import xarray as xr
 
 from voxdask import backend
 from voxdask import boundary as boundaries
+from voxdask.boundary import Axis
 from voxdask.equation import Equation, Family
 from voxdask.grid import Grid
 from voxdask.members import families_of, member_name
@@ -80,6 +81,7 @@ def prepare(
     used = ds[[*equation.fields, *equation.auxiliary]]
     grid = Grid.from_dataset(used)
     if equation.family:
+        _check_same_members(equation.family, ds)
         equation = equation.of_members(_members(equation.fields, ds, equation.family.dim))
     fields = {n: a for name in equation.fields for n, a in _scalars(name, ds[name], grid, equation.family).items()}
     dtype = np.result_type(*(_float_type(name, a) for name, a in fields.items()))
@@ -94,6 +96,8 @@ def prepare(
             raise ValueError(f"{name!r} has values from {low:g} to {high:g}; they must lie in [{least:g}, {most:g}]")
     maxima = {name: high for name, (_, high) in ranges.items()}
     axes = boundaries.parse(boundary, grid)
+    if equation.family:
+        _check_ends(equation.fields[0], equation.family, axes)
     system = discretise(equation, grid, axes, dtype, maxima, wavenumbers)
     return Prepared(system, Operators(equation, grid.dims), fields, constants, ds)
 
@@ -153,6 +157,35 @@ def _members(fields: Sequence[str], ds: xr.Dataset, dim: str) -> int:
     if members < 2:
         raise ValueError(f"{fields[0]!r} has {members} {dim}; the equation needs 2 or more")
     return members
+
+
+def _check_same_members(family: Family, ds: xr.Dataset) -> None:
+    """Raise unless what differs from member to member is listed in the order of the dataset."""
+    dim = family.dim
+    for name, values in family.parameters.items():
+        if dim in values.coords and dim in ds.coords and values.size == ds.sizes.get(dim):
+            there, here = values.coords[dim].values, ds.coords[dim].values
+            if not np.array_equal(there, here):
+                raise ValueError(
+                    f"the parameter {name!r} is given for {dim} {there.tolist()}, the dataset holds {here.tolist()}; "
+                    f"bring it into that order, e.g. with .reindex, or drop its coordinate"
+                )
+
+
+def _check_ends(name: str, family: Family, axes: Sequence[Axis]) -> None:
+    """Raise if a number at an end, which all members take alike, breaks their sum."""
+    if family.total is None:
+        return
+    share = family.total / family.members
+    for axis in axes:
+        for end in (axis.lo, axis.hi):
+            wanted = share if end.kind == "dirichlet" else 0.0
+            given = isinstance(end.value, int | float) and end.kind != "periodic"
+            if given and abs(end.value - wanted) * family.members > 1e-3:  # type: ignore[operator]
+                raise ValueError(
+                    f"the condition {end.kind} {end.value:g} along {axis.dim!r} holds for every member of {name!r}, "
+                    f"whose sum must stay {family.total:g}; use 'neumann' or 'periodic'"
+                )
 
 
 def _scalars(name: str, field: xr.DataArray, grid: Grid, family: Family | None) -> dict[str, Any]:

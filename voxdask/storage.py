@@ -45,7 +45,7 @@ class SpectrumStorage(Protocol):
 
     def slab(self, lo: int, hi: int, *, filled: bool) -> Any: ...
     def slab_done(self, lo: int, block: Any) -> None: ...
-    def pencil(self, start: int, stop: int) -> Any: ...
+    def pencil(self, start: int, stop: int, *, filled: bool = True) -> Any: ...
     def pencil_done(self, start: int, block: Any) -> None: ...
 
 
@@ -111,7 +111,7 @@ class SpectrumInMemory:
     def slab_done(self, lo: int, block: Any) -> None:
         """The block is the array."""
 
-    def pencil(self, start: int, stop: int) -> Any:
+    def pencil(self, start: int, stop: int, *, filled: bool = True) -> Any:
         return self.array[:, start:stop]
 
     def pencil_done(self, start: int, block: Any) -> None:
@@ -137,10 +137,10 @@ class SpectrumInFiles:
         for j, (start, stop) in enumerate(self.pencils):
             self._write(lo // self.files.chunks[0], j, block[:, start:stop])
 
-    def pencil(self, start: int, stop: int) -> Any:
+    def pencil(self, start: int, stop: int, *, filled: bool = True) -> Any:
         shape = (self.files.shape[0], stop - start, *self.files.shape[2:])
         block = self.workspace.empty(self.name, shape, self.files.dtype)
-        for i, (lo, hi) in enumerate(self.slabs):
+        for i, (lo, hi) in enumerate(self.slabs) if filled else ():
             block[lo:hi] = self._read(i, start // self.files.chunks[1])
         return block
 

@@ -214,7 +214,8 @@ class LocalFields:
         def through(start: int, stop: int) -> None:
             for name, multiply in zip(system.fields, filters, strict=True):
                 pencil = spectra[name].pencil(start, stop)
-                beside = [spectrum.pencil(start, stop) for spectrum in stored[name]]
+                # what was not saved before is only written, and may not be there yet
+                beside = [spectrum.pencil(start, stop, filled=k < saved) for k, spectrum in enumerate(stored[name])]
                 for a, b in split(stop - start, self.columns):
                     narrow = [block[:, a:b] for block in beside]
                     pencil[:, a:b] = tiles.filtered(system, pencil[:, a:b], start + a, multiply, t, dt, narrow)

@@ -20,6 +20,7 @@ __all__ = ["ErrorSurface", "OrderStudy", "error_surface", "rhs_order", "solution
 #: How much smaller than the smallest step that of the reference run is.
 _REFERENCE_RATIO = 16
 
+
 def rhs_order(
     model: Model,
     exact: Mapping[str, Known],

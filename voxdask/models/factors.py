@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 
+from voxdask.model import require_not_negative
 from voxdask.symbols import Position, Vector
 
 
@@ -52,7 +54,10 @@ def check_factor(name: str, value: Any) -> None:
         for i, factor in enumerate(value):
             check_factor(f"{name}[{i}]", factor)
         return
-    if isinstance(value, xr.DataArray) or callable(value):
+    if isinstance(value, xr.DataArray):
+        require_not_negative(name, value)
+        return
+    if callable(value):
         return
     if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
         raise TypeError(
@@ -131,7 +136,9 @@ def called(name: str, function: Callable[..., Any], *arguments: Any) -> sp.Expr:
     Raises
     ------
     TypeError
-        If it returns a vector, an array, several expressions or none.
+        If it takes another number of arguments, or returns a vector, an array, several expressions or none.
+    ValueError
+        If it returns what is not finite, or complex.
 
     Examples
     --------
@@ -140,7 +147,12 @@ def called(name: str, function: Callable[..., Any], *arguments: Any) -> sp.Expr:
     Traceback (most recent call last):
     TypeError: potential returned a tuple; it must return one scalar expression, such as c * (1 - c)
     """
-    value = function(*arguments)
+    _check_arguments(name, function, arguments)
+    try:
+        value = function(*arguments)
+    except TypeError as error:
+        error.add_note(f"{name} is read once, in symbols: write it with vd.sin, vd.clip, ... instead of NumPy and if")
+        raise
     try:
         expression = None if isinstance(value, Vector | bool) else sp.sympify(value, strict=True)
     except (sp.SympifyError, ValueError):
@@ -149,7 +161,22 @@ def called(name: str, function: Callable[..., Any], *arguments: Any) -> sp.Expr:
         raise TypeError(
             f"{name} returned a {type(value).__name__}; it must return one scalar expression, such as c * (1 - c)"
         )
+    if expression.has(sp.nan, sp.zoo, sp.I) or expression.is_infinite:
+        raise ValueError(f"{name} returned {expression}, which is no finite real number")
     return expression
+
+
+def _check_arguments(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Raise TypeError if a function, as far as can be known, does not take these arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some compiled functions have none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        count = f"{len(arguments)} argument{'s' * (len(arguments) != 1)}"
+        raise TypeError(f"{name}{signature} is called with {count}: {error}") from None
 
 
 def with_source(change: Any, source: Callable[..., Any] | None, t: Any, u: Any) -> Any:

@@ -33,6 +33,8 @@ class GradientFlow(Model):
             raise TypeError(f"density is a {type(self.density).__name__}; give a function density(c, grad_c)")
         check_factor("mobility", self.mobility)
         check_callable("source", self.source, "t, c, x")
+        if not isinstance(self.conserved, bool):
+            raise TypeError(f"conserved is {self.conserved!r}; give True or False")
         if self.bounds is not None:
             numbers = isinstance(self.bounds, tuple) and all(isinstance(bound, Real) for bound in self.bounds)
             if not numbers or len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
@@ -137,4 +139,5 @@ def from_free_energy(
     >>> bool(abs(model.right_hand_side(ds).c - builtin.right_hand_side(ds).c).max() < 1e-14)
     True
     """
-    return GradientFlow(density, mobility, source, conserved, (field,), bounds, reference)
+    limits: Any = tuple(bounds) if isinstance(bounds, list) else bounds
+    return GradientFlow(density, mobility, source, conserved, (field,), limits, reference)

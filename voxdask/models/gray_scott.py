@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,10 @@ class GrayScott(Model):
     def __post_init__(self) -> None:
         self._require_positive("D_A", "D_B")
         for name in ("feed", "kill"):
-            if isinstance(getattr(self, name), xr.DataArray) or getattr(self, name) != 0:
+            rate = getattr(self, name)
+            if isinstance(rate, numbers.Real) and rate < 0:
+                raise ValueError(f"{name} is {rate!r}; it must not be negative")
+            if isinstance(rate, xr.DataArray) or rate != 0:
                 self._require_positive(name)
         check_callable("interaction", self.interaction, "A, B")
 

@@ -11,6 +11,9 @@ import sympy as sp
 
 from voxdask.symbols import exp
 
+#: Coefficients that a series may have: what is written out grows by half with each.
+_MOST = 20
+
 
 @dataclass(frozen=True)
 class Legendre:
@@ -117,12 +120,17 @@ def exp_legendre(coefficients: Iterable[float]) -> ExpLegendre:
 def _listed(coefficients: Iterable[float]) -> tuple[float, ...]:
     if isinstance(coefficients, str) or not isinstance(coefficients, Iterable):
         raise TypeError(f"coefficients is {coefficients!r}; give a sequence of numbers")
-    return tuple(float(a) for a in coefficients)
+    try:
+        return tuple(float(a) for a in coefficients)
+    except (TypeError, ValueError):
+        raise TypeError(f"coefficients is {coefficients!r}; give a sequence of numbers") from None
 
 
 def _check(coefficients: tuple[float, ...]) -> None:
     if not coefficients:
         raise ValueError("coefficients is empty; give one number or more")
+    if len(coefficients) > _MOST:
+        raise ValueError(f"coefficients holds {len(coefficients)} numbers; more than {_MOST} make no kernel in time")
     for a in coefficients:
         if not math.isfinite(a):
             raise ValueError(f"coefficients holds {a!r}; give finite numbers")

@@ -55,6 +55,14 @@ class MultiPhaseAllenCahn(Model):
     projection : {"fast", "exact"}, default "fast"
         "fast" cuts negative fractions and divides by the sum, "exact" takes the nearest point of the simplex.
 
+    Raises
+    ------
+    TypeError
+        If a number is none, or `bulk_energies` is no sequence.
+    ValueError
+        If `eps`, `gamma` or `mobility` is not positive, `curvature` not in [0, 1], a bulk energy not finite, or
+        `projection` another word; when run, if fractions don't sum to 1.
+
     References
     ----------
     Steinbach (2009), Modelling Simul. Mater. Sci. Eng. 17, 073001, doi:10.1088/0965-0393/17/7/073001; Garcke, Nestler,

@@ -142,12 +142,13 @@ class SmoothedBoundaryCahnHilliard(_SmoothedBoundary, CahnHilliard):
         As for :class:`CahnHilliard`.
     flux : float, DataArray or callable, default 0.0
         j, in units of c times length per time, positive into the body, as for :class:`SmoothedBoundaryDiffusion`;
-        a function gets c limited to [0, 1].
+        a function gets c as the potential takes it.
 
     Notes
     -----
     Here the interface of the indicator had better be five voxels wide: with three, semi-implicit steps of
-    4 h^4 / (eps D) and more, for voxels of size h, make c wander outside the body, and by a per cent inside.
+    4 h^4 / (eps D) and more, for voxels of size h, make c wander outside the body, and by a per cent inside. With a
+    constant mobility they have to be below h^4 / (eps D), or the run ends in infinity.
 
     Raises
     ------
@@ -183,9 +184,9 @@ class SmoothedBoundaryCahnHilliard(_SmoothedBoundary, CahnHilliard):
 
     def rhs(self, t: Any, c: Any, psi: Any) -> Any:  # type: ignore[override]
         """Flow down the gradient of the chemical potential, influx through the surface, and the source."""
-        c = clip(c, 0, 1)
-        mu = self._homogeneous(c) - 2 * self.eps * inside(grad(c), psi)
-        return inside(self._mobility(face(c)) * grad(mu), psi) + self._supply(t, c, psi)
+        u = self._limited(c)
+        mu = self._homogeneous(u) - 2 * self.eps * inside(grad(u), psi)
+        return inside(self._mobility(face(clip(c, 0, 1))) * grad(mu), psi) + self._supply(t, u, psi)
 
     def energy_density(self, c: Any, psi: Any) -> Any:  # type: ignore[override]
         r"""Free energy per volume of the grid, :math:`\psi` times that per volume of the body."""

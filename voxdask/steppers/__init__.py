@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from voxdask.control import PID
 from voxdask.steppers.adaptive import Adaptive, AdaptiveIMEX, Attempt, is_adaptive
 from voxdask.steppers.base import RATE, Fields, State, Stepper, Target, Terms
 from voxdask.steppers.chebyshev import RKC1, RKC2
@@ -16,6 +17,7 @@ __all__ = [
     "ETD1",
     "ETDRK4",
     "IMEX",
+    "PID",
     "RATE",
     "RK4",
     "RKC1",

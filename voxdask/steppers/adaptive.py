@@ -14,6 +14,7 @@ Differential Equations I, section II.4, equation (4.11), doi:10.1007/978-3-540-7
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard
@@ -81,12 +82,16 @@ class Tolerances:
     control: PID
 
     def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r}; give a number")
         if not 0 <= self.rtol < 1:
             raise ValueError(f"rtol is {self.rtol}; it must be 0 or more, and below 1")
         if not (self.atol > 0 and math.isfinite(self.atol)):
             raise ValueError(f"atol is {self.atol}; it must be positive, or no error would do where a field is zero")
         if not isinstance(self.control, PID):
-            raise TypeError(f"control is {self.control!r}; give a voxdask.control.PID")
+            raise TypeError(f"control is {self.control!r}; give a vd.steppers.PID")
 
 
 def is_adaptive(stepper: Any) -> TypeGuard[Adaptive]:

@@ -11,6 +11,7 @@ Source of all formulas: Verwer, Hundsdorfer, Sommeijer (1990), Numer. Math. 57, 
 
 from __future__ import annotations
 
+import numbers
 import operator
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +68,8 @@ class _Chebyshev:
             raise TypeError(f"stages of {name} is {self.stages!r}; give a whole number")
         if operator.index(self.stages) < 2:
             raise ValueError(f"stages of {name} is {self.stages}; give 2 or more")
+        if not isinstance(self.damping, numbers.Real) or isinstance(self.damping, bool):
+            raise TypeError(f"damping of {name} is {self.damping!r}; give a number")
         if not 0 < self.damping < 10:
             raise ValueError(f"damping of {name} is {self.damping!r}; give a small positive number")
 

@@ -91,11 +91,11 @@ class ETDRK4(Spectral):
 
     def step(self, fields: Fields, t: float, dt: float, u: State) -> tuple[State, ...]:
         """One step."""
-        middle, base = t + dt / 2, ((u, 1.0),)
+        middle, end, base = t + dt / 2, t + dt, ((u, 1.0),)
         (v,) = fields.implicit(t, u, dt, _first_stage, end=middle)
         (v,) = fields.implicit(middle, v, dt, _second_stage, saved=1, base=base, into=v, end=middle)
-        (v,) = fields.implicit(middle, v, dt, _third_stage, saved=2, base=base, into=v)
-        return fields.implicit(t + dt, v, dt, _last_stage, saved=1, base=base, into=v)
+        (v,) = fields.implicit(middle, v, dt, _third_stage, saved=2, base=base, into=v, end=end)
+        return fields.implicit(end, v, dt, _last_stage, saved=1, base=base, into=v, end=end)
 
 
 def _half(dt: sp.Expr, rate: sp.Expr) -> sp.Expr:

@@ -67,8 +67,8 @@ class Tsit5(Tolerances):
 
     Raises
     ------
-    ValueError
-        If a tolerance is out of range.
+    TypeError, ValueError
+        If a tolerance is no number, or out of range.
 
     References
     ----------
