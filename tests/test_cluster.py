@@ -69,9 +69,9 @@ def compare(model: Any, ds: xr.Dataset, tolerance: float, chunks: Any = 5, **opt
         assert float(np.abs(run[name] - field).max() / np.abs(field).max()) <= tolerance
 
 
-@pytest.mark.parametrize(("stepper", "mix"), [("imex", "mixed"), ("rk4", "periodic")])
+@pytest.mark.parametrize(("stepper", "mix"), [("imex", "mixed"), ("rk4", "periodic"), ("etdrk4", "mixed")])
 def test_equals_the_block(client: Client, stepper: str, mix: str) -> None:
-    dt = 0.1 if stepper == "imex" else 2e-4
+    dt = 2e-4 if stepper == "rk4" else 0.1
     options: dict[str, Any] = {"dt": dt, "steps": 3, "stepper": stepper, "boundary": MIXES[mix]}
     compare(vd.models.CahnHilliard(eps=1.5), make_ds(), 1e-12, **options)
     compare(Exchange(), make_ds(), 1e-12, {"z": 3, "x": 4}, **options)

@@ -19,7 +19,7 @@ import xarray as xr
 
 import voxdask as vd
 from voxdask.models import CahnHilliard, ReactionDiffusion
-from voxdask.verify import OrderStudy, rhs_order, solution_order
+from voxdask.verify import ErrorSurface, OrderStudy, error_surface, rhs_order, solution_order
 
 x, y, z, t, pi = vd.x, vd.y, vd.z, vd.t, sp.pi
 
@@ -265,3 +265,36 @@ def test_bad_arguments_of_solution_order(options: dict[str, Any], error: type[Ex
     given: dict[str, Any] = {"exact": {"c": vd.sin(2 * pi * x)}, "t_end": 1.0, "dt": 0.1, **options}
     with pytest.raises(error, match=message):
         solution_order(ReactionDiffusion(1.0), given.pop("exact"), "imex", **given)
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["the same sign", "opposite signs"])
+def test_an_error_surface_finds_both_orders(sign: int) -> None:
+    """Of an error 3 h^2 +- 0.5 dt^4; shares of opposite signs cancel along a line."""
+    h, dt = (0.4, 0.3, 0.2, 0.15), (0.8, 0.6, 0.4, 0.3)
+    surface = ErrorSurface(h, dt, tuple(tuple(abs(3 * a**2 + sign * 0.5 * b**4) for b in dt) for a in h))
+    assert surface.space_order == pytest.approx(2, abs=0.01)
+    assert surface.time_order == pytest.approx(4, abs=0.01)
+    assert str(surface).endswith("order 2.00 in space, 4.00 in time")
+
+
+@pytest.mark.parametrize("stepper, order", [("imex", 1), ("sbdf2", 2)])
+def test_error_surface_of_a_run(stepper: str, order: int) -> None:
+    wave = 0.5 + 0.3 * vd.exp(-t) * vd.sin(2 * pi * x)
+    surface = error_surface(ReactionDiffusion(0.1), {"c": wave}, stepper, t_end=1.0, dt=(0.1, 0.05, 0.025, 0.0125))
+    assert surface.space_order == pytest.approx(2, abs=0.1)
+    assert surface.time_order == pytest.approx(order, abs=0.1)
+    axes = surface.plot().axes
+    assert (axes[0].get_xscale(), axes[0].get_ylabel()) == ("log", "grid spacing")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ErrorSurface((1, 2, 3), (1, 2, 3, 4), ()), "spacings is .* at least 4"),
+        (lambda: ErrorSurface((1, 2, 3, 4), (1, 2, 3, 4), ((1,) * 4,) * 3), r"errors are \(3, 4\), for 4 spacings"),
+        (lambda: ErrorSurface((1, 2, 3, 4), (1, 2, 3, 4), ((0,) * 4,) * 4), "errors holds zeros"),
+    ],
+)
+def test_an_error_surface_needs_numbers(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -72,9 +72,10 @@ def prepare(
         raise TypeError(f"expected an xarray.Dataset, got {type(ds).__name__}; make one with vd.dataset")
     for name in (*equation.fields, *equation.auxiliary):
         if name not in ds.data_vars:
+            given = f"; a run keeps what changes alone, so give it: ds.assign({name}=...)"
             raise ValueError(
                 f"the dataset has no field {name!r}, which the model needs; it has "
-                f"{', '.join(map(repr, ds.data_vars)) or 'none'}"
+                f"{', '.join(map(repr, ds.data_vars)) or 'none'}{given if name in equation.auxiliary else ''}"
             )
     if "time" in ds.dims:
         raise ValueError("the dataset has a time dim; choose the frame to start from, e.g. ds.isel(time=-1)")

@@ -153,8 +153,8 @@ class ErrorSurface:
             shares = np.exp(x[0] + x[1] * h) + sign * np.exp(x[2] + x[3] * dt)
             return np.asarray((np.abs(shares) - e) / e).ravel()
 
-        start = [np.log(e[:, -1].min()), 2.0, np.log(e[-1].min()), 1.5]
-        fits = [least_squares(misfit, start, args=(sign,), loss="soft_l1") for sign in (1.0, -1.0)]
+        starts = [(np.log(e[:, -1].min()), 2.0, np.log(e[-1].max()) - q * dt.max(), q) for q in (1.0, 2.0, 4.0)]
+        fits = [least_squares(misfit, x, args=(sign,), loss="soft_l1") for x in starts for sign in (1.0, -1.0)]
         _, p, _, q = min(fits, key=lambda fit: float(fit.cost)).x
         return float(p), float(q)
 
