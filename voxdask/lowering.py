@@ -132,6 +132,10 @@ class _Lowering:
         if isinstance(e, Component):
             v, axis = e.args
             a = self.index(str(axis))
+            if isinstance(v, Gradient):  # the means at both faces but for what cancels
+                u = self.staged(v.args[0])
+                lower, upper = (self.at(u, _shift(offset, a, side)) for side in (-2, 2))
+                return (upper - lower) * inverse_spacing(self.axes[a]) / 2
             return sp.Add(*(self.component(v, b, face) for b, face in self.faces(offset) if b == a)) / 2
         if isinstance(e, Norm):
             means = (self.at(Component(e.args[0], sp.Symbol(axis)), offset) for axis in self.axes)
