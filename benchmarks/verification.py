@@ -55,7 +55,7 @@ MODELS: dict[str, tuple[vd.Model, Callable[[Any, Any], dict[str, Any]]]] = {
         vd.models.ReactionDiffusion(lambda c: 0.5 + c**2, lambda t, c, p: c * (1 - c) + t * p.x**2), one,
     ),
     "reaction-diffusion, D(x) D(c)": (
-        vd.models.ReactionDiffusion((0.5, lambda c: 1 + c)), one,
+        vd.models.ReactionDiffusion((1.0, lambda c: 1 + c)), lambda u, v: {"c": u, "diffusivity_0": EVEN},
     ),
     "chemical diffusion, M(c) mu(c)": (
         vd.models.ChemicalDiffusion(lambda c: 0.2 + c, lambda c: vd.log(c) + c**2), one,

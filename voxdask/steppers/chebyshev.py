@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -55,7 +56,7 @@ class Recurrence:
             raise ValueError(f"the stages reach {reached}, not {self.c}")
 
 
-class _Chebyshev:
+class _Chebyshev(ABC):
     """What both methods share: checks, and a step by the recurrence."""
 
     stages: int
@@ -82,10 +83,10 @@ class _Chebyshev:
         t, dt, ddt = (np.array(v, dtype=float) for v in values)
         return w0, t, dt, ddt
 
-    @cached_property
+    @property
+    @abstractmethod
     def recurrence(self) -> Recurrence:
         """The coefficients of the stages."""
-        raise NotImplementedError
 
     def step(self, fields: Fields, t: float, dt: float, u: State) -> tuple[State, ...]:
         """One step."""
