@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 import xarray as xr
-from conftest import Tier, spill_limit
+from conftest import THIN, Tier
 from scipy.integrate import solve_ivp
 
 import voxdask as vd
@@ -127,7 +127,7 @@ def test_errors_follow_the_tolerance(name: str) -> None:
         assert max(np.array(errors) / tolerances) < 20
 
 
-@pytest.mark.parametrize("tier", ["chunks-1", "dask-3", "spilled", "spilled-1"], indirect=True)
+@pytest.mark.parametrize("tier", ["chunks-1", "dask-3", "spilled", "spilled-thick", "spilled-deep"], indirect=True)
 @pytest.mark.parametrize("stepper", STEPPERS)
 def test_all_tiers_take_the_same_steps(stepper: str, tier: Tier) -> None:
     ds = make_ds()
@@ -252,7 +252,7 @@ class StopError(Exception):
 def tier_options(kind: str, ds: xr.Dataset, stepper: Any) -> dict[str, Any]:
     if kind == "chunks":
         return {"chunks": 2}
-    return {"memory_limit": spill_limit(MODEL, ds, stepper=stepper)} if kind == "spilled" else {}
+    return {"memory_limit": THIN} if kind == "spilled" else {}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import spill_limit
+from conftest import THICK, THIN
 
 import voxdask as vd
 from voxdask.chunkfiles import ChunkFiles
@@ -126,7 +126,7 @@ def test_a_start_that_is_not_finite(kind: str, value: float, tmp_path: Path) -> 
     if kind == "chunks":
         options["chunks"] = 2
     if kind == "spilled":
-        options["memory_limit"] = spill_limit(MODEL, ds)
+        options["memory_limit"] = THIN
     if kind == "dask":
         ds = ds.chunk(2)
     message = rf"the field 'c' holds {value} at index \(4, 3, 2\); every value must be finite .*ds.fillna"
@@ -145,7 +145,7 @@ def test_a_parameter_that_is_not_finite(kind: str, tmp_path: Path) -> None:
     if kind == "chunks":
         options["chunks"] = 2
     if kind == "spilled":
-        options["memory_limit"] = spill_limit(vd.models.ReactionDiffusion(make_ds().c), ds)
+        options["memory_limit"] = THIN
     with pytest.raises(ValueError, match=r"'diffusivity' holds NaN or infinity; every value must be"):
         vd.simulate(model, ds, **OK, **options)
     assert not (tmp_path / "run.zarr").exists()
@@ -206,7 +206,7 @@ def test_too_little_memory_even_to_spill(tmp_path: Path) -> None:
 def test_spilling_needs_a_store() -> None:
     ds = make_ds()
     with pytest.raises(ValueError, match=r"the run spills to disk \(.*\): give store=PATH for it, with .* free"):
-        vd.simulate(MODEL, ds, memory_limit=spill_limit(MODEL, ds), **OK)
+        vd.simulate(MODEL, ds, memory_limit=THIN, **OK)
 
 
 def test_what_is_at_the_store_is_something_else(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_full_disk(kind: str, small_disk: Path) -> None:
     if kind == "chunks":
         options["chunks"] = 4
     if kind == "spilled":
-        options["memory_limit"] = spill_limit(MODEL, ds, thin=False)
+        options["memory_limit"] = THICK
     with pytest.raises(OSError) as caught:
         vd.simulate(MODEL, ds, store=path, **options)
     assert caught.value.errno == errno.ENOSPC and "run.zarr" in str(caught.value)
@@ -297,19 +297,19 @@ def test_a_write_that_fails(kind: str, after: int, tmp_path: Path, monkeypatch: 
     if kind == "chunks":
         options["chunks"] = 2
     if kind == "spilled":
-        options["memory_limit"] = spill_limit(MODEL, ds)
-    left, write = iter(range(after)), ChunkFiles._write
+        options["memory_limit"] = THIN
+    left, transfer = iter(range(after)), ChunkFiles._transfer
 
     def fail(self: ChunkFiles, *arguments: Any) -> None:
-        if next(left, None) is None:
+        if arguments[-1] is os.pwritev and next(left, None) is None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, *arguments)
+        transfer(self, *arguments)
 
-    monkeypatch.setattr(ChunkFiles, "_write", fail)
+    monkeypatch.setattr(ChunkFiles, "_transfer", fail)
     with pytest.raises(OSError, match="No space left on device") as caught:
         vd.simulate(MODEL, ds, **options)
     assert caught.value.errno == errno.ENOSPC
-    monkeypatch.setattr(ChunkFiles, "_write", write)
+    monkeypatch.setattr(ChunkFiles, "_transfer", transfer)
     saved = xr.open_zarr(path).load()
     assert np.isfinite(saved.c).all()
     assert saved.sizes["time"] > 0 or after < 20

@@ -94,6 +94,29 @@ def test_reads_what_zarr_wrote(layout: tuple[Any, ...]) -> None:
             assert array.read_chunk(index, out) is out
 
 
+@given(layout=layouts(slabs=False), data=st.data())
+@no_deadline
+def test_rows_may_lie_apart(layout: tuple[Any, ...], data: st.DataObject) -> None:
+    """A chunk is written from, and any rows of it read into, a part of a wider array."""
+    shape, chunks, dtype = layout
+    expected = sample(shape, dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        array = ChunkFiles.create(Path(folder, "u"), shape, chunks, dtype)
+        for index, part in chunk_slices(array):
+            block = expected[part]
+            wide = np.zeros((len(block), *(n + (a == 0) for a, n in enumerate(block.shape[1:]))), dtype)
+            inner = wide[:, 1:] if block.ndim > 1 else wide
+            inner[...] = block
+            array.write_chunk(index, inner)
+            lo = data.draw(st.integers(0, len(block) - 1))
+            hi = data.draw(st.integers(lo + 1, len(block)))
+            inner[...] = 0
+            array.read_chunk(index, inner[lo:hi], (lo, hi))
+            assert np.array_equal(inner[lo:hi], block[lo:hi])
+            assert not inner[:lo].any() and not inner[hi:].any()
+            assert block.ndim == 1 or not wide[:, :1].any()
+
+
 def test_metadata_is_plain_zarr(tmp_path: Path) -> None:
     ChunkFiles.create(tmp_path / "u", (4, 2), (2, 2), "complex64", dims=("kz", "y"))
     array: Any = zarr.open_array(str(tmp_path / "u"))
@@ -145,6 +168,8 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         array.write_rows(0, np.zeros((2, 4)))
     with pytest.raises(ValueError, match="contiguous"):
         array.read_rows(0, 4, np.zeros((4, 4), np.float32).T)
+    with pytest.raises(ValueError, match="contiguous"):
+        pencils.read_chunk((0, 0), np.zeros((2, 4), np.float32)[:, ::2])
     with pytest.raises(ValueError, match="first axis alone"):
         pencils.read_rows(0, 2)
     with pytest.raises(IndexError, match="rows 3 to 6"):
@@ -180,7 +205,7 @@ def test_write_errors_say_what_and_where(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: Any) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "pwrite", fail)
+    monkeypatch.setattr(os, "pwritev", fail)
     with pytest.raises(
         OSError, match=r"writing 160 bytes \(the last checkpoint is unharmed\).*c\.0\.0"
     ) as caught:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sympy as sp
 import xarray as xr
-from conftest import spill_limit
+from conftest import THICK, THIN
 
 import voxdask as vd
 from voxdask.models.factors import called
@@ -162,7 +162,7 @@ def test_a_spilled_stepper_keeps_its_spectra(stepper: str, thin: bool, tmp_path:
     """A spectrum that is saved for the next stage was read before it was there."""
     ds = make()
     options: dict[str, Any] = {"dt": 0.1, "steps": 3, "stepper": stepper, "boundary": {"x": "neumann"}}
-    limit = spill_limit(MODEL, ds, thin=thin, stepper=stepper, boundary=options["boundary"])
+    limit = THIN if thin else THICK
     block = vd.simulate(MODEL, ds, progress=False, **options)
     run = vd.simulate(MODEL, ds, memory_limit=limit, store=tmp_path / "a.zarr", progress=False, **options)
     assert run.vd.report.tier == "spilled"

@@ -9,16 +9,16 @@ import pytest
 import voxdask
 
 ROWS = """
-    backend grid sources tiff images boundary planning members chunkfiles frames store
+    backend units windows grid sources tiff images boundary costs spilling planning members chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops kernels familykernel attributes equation
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential
     steppers.adaptive steppers.tableau steppers.tsit5 steppers
-    halo transforms pencil system tiles storage sweeps slabs graph chunked
+    recycler halo transforms pencil system tiles passes block deferred rehearsal storage streamed slabs graph chunked
     prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
     models.gray_scott models.smoothed_boundary models.multiphase models
-    schedule stability report inputs runner march loop simulate
+    schedule stability report inputs runner local_runner chunked_runner march loop simulate
     plot studies manufactured verify indicator labels accessor
 """
 LAYERS = ROWS.split()

@@ -17,15 +17,15 @@ SCRIPT = textwrap.dedent(
     import psutil
     import voxdask as vd
 
-    size, limit, folder, stepper = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+    rows, size, limit, folder, stepper = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 
-    def field(n):
-        rows = da.arange(n, chunks=4, dtype=np.float32)[:, None, None]
-        rest = da.zeros((n, n, n), chunks=(4, n, n), dtype=np.float32)
+    def field(m, n):
+        rows = da.arange(m, chunks=4, dtype=np.float32)[:, None, None]
+        rest = da.zeros((m, n, n), chunks=(4, n, n), dtype=np.float32)
         return 0.5 + 0.1 * da.sin(rows) + rest
 
-    def run(n, limit, name):
-        ds = vd.dataset({"c": field(n)})
+    def run(m, n, limit, name):
+        ds = vd.dataset({"c": field(m, n)})
         model = vd.models.CahnHilliard(eps=3.0)
         plan = vd.plan(model, ds, memory_limit=limit, stepper=stepper)
         result = vd.simulate(model, ds, dt=1e-3, steps=1, stepper=stepper, memory_limit=limit,
@@ -33,12 +33,11 @@ SCRIPT = textwrap.dedent(
         return plan, result
 
     # kernels are compiled or read from their cache, and thread stacks taken, before the base is
-    small = vd.plan(vd.models.CahnHilliard(), vd.dataset({"c": field(16)}), memory_limit="1GB", stepper=stepper)
-    run(16, small.memory_bytes - 1, "warm")
+    assert run(512, 64, "28MB", "warm")[0].tier == "spilled"
     base = psutil.Process().memory_info().rss
-    plan, result = run(size, limit, "big")
+    plan, result = run(rows, size, limit, "big")
     print(json.dumps({
-        "tier": plan.tier, "field": 4 * size**3, "limit": plan.memory_limit, "projected": plan.memory_bytes,
+        "tier": plan.tier, "field": 4 * rows * size**2, "limit": plan.memory_limit, "projected": plan.memory_bytes,
         "peak": vd.Report.of(result.attrs).peak_memory, "base": base,
     }))
     """
@@ -48,7 +47,7 @@ SCRIPT = textwrap.dedent(
 @pytest.mark.parametrize("stepper", ["imex", "rk4"])
 def test_spilled_run_stays_below_its_limit(tmp_path, stepper):
     """A field of more than eight times the limit, in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, "512", "64MB", str(tmp_path), stepper]
+    command = [sys.executable, "-c", SCRIPT, "2048", "256", "64MB", str(tmp_path), stepper]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["tier"] == "spilled"

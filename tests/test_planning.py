@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from voxdask import planning
 from voxdask.pencil import tiles
-from voxdask.planning import Problem, format_bytes, make_plan, parse_bytes
+from voxdask.planning import Plan, Problem
+from voxdask.spilling import Route, pencil_bytes, window_bytes
+from voxdask.units import format_bytes, parse_bytes
+from voxdask.windows import Chain, Link, Use
 
 LIMITS = st.integers(20, 45).map(lambda power: 2**power)
 THREADS = st.integers(1, 64)
@@ -40,6 +43,28 @@ def problems(draw: Any) -> Problem:
     )
 
 
+def make_plan(problem: Problem, **options: Any) -> Plan:
+    """A plan that may spill, along the routes that such a problem would have."""
+    return planning.make_plan(problem, routes=lambda: routes(problem), **options)
+
+
+def routes(problem: Problem) -> list[Route]:
+    """Semi-implicit steps, or explicit ones with one to four evaluations in a sweep."""
+    state, spectra = problem.stream_width("state"), problem.stream_width("spectra")
+    if problem.spectral:
+        read, old, new, out = range(4)
+        finish = Link((Use(read), Use(old)), (new,), "finish")
+        links = (finish, Link((Use(new, problem.halo),), (out,), "forward"))
+        step = Chain(links, frozenset([new, out]), (spectra, state, state, spectra))
+        return [Route(1, 1, (step,), (step,), ((problem.spectra, problem.spectra),), problem.registers, 1)]
+    found = []
+    for depth in range(1, 5):
+        links = tuple(Link((Use(k, problem.halo), Use(0)), (k + 1,)) for k in range(depth))
+        chain = Chain(links, frozenset([depth]), (state,) * (depth + 1))
+        found.append(Route(depth, depth, (chain,), (chain,), (), problem.registers, 1))
+    return found
+
+
 def check(plan: planning.Plan, limit: int, threads: int) -> None:
     problem = plan.problem
     size = problem.shape[0]
@@ -51,6 +76,13 @@ def check(plan: planning.Plan, limit: int, threads: int) -> None:
         assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
     assert planning.OVERHEAD_BYTES <= plan.memory_bytes <= limit == plan.memory_limit
     assert (plan.disk_bytes > 0) == (plan.tier == "spilled")
+    if plan.tier == "spilled":
+        route = next(r for r in routes(problem) if r.depth == plan.depth)
+        held = window_bytes(route, size, plan.slab_rows), pencil_bytes(
+            route, size * problem.mode_bytes, plan.pencil_columns
+        )
+        assert max(held) <= plan.hand_bytes <= plan.memory_bytes - planning.OVERHEAD_BYTES
+        assert plan.batch == route.steps
     assert plan.reason and plan.tier in str(plan) and plan.reason in str(plan)
 
 

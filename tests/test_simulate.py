@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import Tier, make_tier, spill_limit
+from conftest import THIN, Tier, make_tier
 
 import voxdask as vd
 from voxdask.steppers import Target
@@ -104,7 +104,7 @@ def test_report(tier: Tier) -> None:
 
 def test_memory_measured_is_within_memory_projected(tmp_path: Path) -> None:
     ds = make_ds((64, 64, 64))
-    for name in ("block", "spilled-1"):
+    for name in ("block", "spilled-thick"):
         tier = make_tier(name, tmp_path)
         tier.simulate(MODEL, ds, dt=0.1, steps=1)  # code and threads are there already
         report = vd.Report.of(tier.simulate(MODEL, ds, dt=0.1, steps=3).attrs)
@@ -142,7 +142,7 @@ def test_what_was_saved_before_a_nan_stays(kind: str, tmp_path: Path) -> None:
     if kind == "chunks":
         options["chunks"] = 2
     if kind == "spilled":
-        options["memory_limit"] = spill_limit(BLOW_UP, ds)
+        options["memory_limit"] = THIN
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError) as caught:
         vd.simulate(BLOW_UP, ds, **options)
     saved = xr.open_zarr(path).load()
@@ -159,7 +159,7 @@ def test_resume_extends(tier: Tier, tmp_path: Path) -> None:
     if tier.name.startswith("chunks"):
         keys["chunks"] = int(tier.name[-1])
     elif tier.name.startswith("spilled"):
-        keys["memory_limit"] = spill_limit(MODEL, ds)
+        keys["memory_limit"] = THIN
     elif tier.name.startswith("dask"):
         ds = ds.chunk(3)
     first = vd.simulate(MODEL, ds, t_end=0.4, **keys)
@@ -179,7 +179,7 @@ def test_a_run_may_go_on_in_another_tier(tmp_path: Path) -> None:
     expected = vd.simulate(MODEL, ds, dt=0.1, steps=6, save_every=1, **QUIET)
     keys: dict[str, Any] = {"dt": 0.1, "save_every": 1, "store": path, **QUIET}
     for steps, more in enumerate(
-        [{"chunks": 4}, {}, {"memory_limit": spill_limit(MODEL, ds)}, {"chunks": 1}, {}, {"chunks": 3}], start=1
+        [{"chunks": 4}, {}, {"memory_limit": THIN}, {"chunks": 1}, {}, {"chunks": 3}], start=1
     ):
         run = vd.simulate(MODEL, ds, steps=steps, **keys, **more)
         assert vd.Report.of(run.attrs).steps == 1

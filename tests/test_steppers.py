@@ -10,7 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 import sympy as sp
-from conftest import spill_limit
+from conftest import DEEP
 
 import voxdask as vd
 from voxdask.kernels import compile_filter
@@ -69,7 +69,7 @@ def test_tiers_agree(stepper: Any, boundary: Any, tmp_path: Path) -> None:
     chunked = vd.simulate(model, ds, chunks=4, **common)
     assert chunked.vd.report.tier == "chunked"
     np.testing.assert_allclose(chunked.c[-1], block, rtol=0, atol=1e-13)
-    limit = spill_limit(model, ds, stepper=stepper, boundary=boundary)
+    limit = DEEP
     spilled = vd.simulate(model, ds, memory_limit=limit, store=tmp_path / "run.zarr", **common)
     assert spilled.vd.report.tier == "spilled"
     np.testing.assert_allclose(spilled.c[-1], block, rtol=0, atol=1e-13)

@@ -131,7 +131,8 @@ def test_tiers_agree(
         "stepper": stepper,
         "boundary": MIXES[mix](ds),
     }
-    block, *others = (make_tier(name, tmp_path) for name in ("block", "chunks-3", "dask-2", "spilled", "spilled-1"))
+    names = ("block", "chunks-3", "dask-2", "spilled", "spilled-thick", "spilled-deep")
+    block, *others = (make_tier(name, tmp_path) for name in names)
     expected = block.simulate(MODELS[model](ds), ds, **options)
     assert moved(expected) and expected.sizes["time"] == 3
     for tier in others:

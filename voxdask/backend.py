@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,13 +27,54 @@ def namespace(a: Any) -> Any:
     return cupy if is_device_array(a) else np
 
 
-def fft_module(a: Any) -> Any:
-    """The ``scipy.fft`` interface for an array."""
+#: Libraries that transform arrays in memory, by name: the module with the interface of ``scipy.fft``, what to install.
+_FFT_LIBRARIES = {
+    "scipy": ("scipy.fft", "scipy"),
+    "pyfftw": ("pyfftw.interfaces.scipy_fft", "pyfftw"),
+    "mkl_fft": ("mkl_fft.interfaces.scipy_fft", "mkl_fft mkl-service"),
+}
+
+
+def check_fft(name: str) -> str:
+    """The name of a library of transforms, if it is one that can be loaded.
+
+    Raises
+    ------
+    ValueError
+        If no library has that name.
+    ModuleNotFoundError
+        If it is not installed; the message says what to install.
+    """
+    if name not in _FFT_LIBRARIES:
+        raise ValueError(f"fft is {name!r}; use one of {', '.join(map(repr, _FFT_LIBRARIES))}")
+    try:
+        _fft_library(name)
+    except ImportError as error:
+        package = _FFT_LIBRARIES[name][1]
+        raise ModuleNotFoundError(f"fft={name!r} needs a package: python -m pip install {package} ({error})") from error
+    return name
+
+
+def fft_function(a: Any, name: str, library: str = "scipy") -> Callable[..., Any]:
+    """A function of the ``scipy.fft`` interface, such as ``rfft``, for an array: on a device CuPy's."""
     if is_device_array(a):
         import cupyx.scipy.fft
 
-        return cupyx.scipy.fft
-    return scipy.fft
+        return getattr(cupyx.scipy.fft, name)  # type: ignore[no-any-return]
+    return getattr(_fft_library(library), name, None) or getattr(scipy.fft, name)  # type: ignore[no-any-return]
+
+
+@lru_cache
+def _fft_library(name: str) -> Any:
+    """A library of transforms, set so that the threads that call it are all that there are."""
+    module = importlib.import_module(_FFT_LIBRARIES[name][0])
+    if name == "pyfftw":  # its interface plans anew at each call unless plans are kept
+        cache = importlib.import_module("pyfftw.interfaces.cache")
+        cache.enable()
+        cache.set_keepalive_time(60)
+    if name == "mkl_fft":
+        importlib.import_module("mkl").set_num_threads(1)
+    return module
 
 
 def to_host(a: Any) -> np.ndarray:

@@ -127,6 +127,14 @@ class Transform:
     shift: float
     length: float
 
+    @property
+    def scale(self) -> float:
+        """What makes an unscaled inverse transform after an unscaled forward one the identity."""
+        n = self.stop - self.start
+        if self.family == "fft":
+            return 1 / n
+        return 0.5 / (n if self.kind != 1 else n - 1 if self.family == "dct" else n + 1)
+
     def squared_wavenumbers(self, spacing: float, form: Literal["spectral", "stencil"], half: bool) -> np.ndarray:
         """k^2 of every mode, or its three-point equivalent 4 sin^2(k h / 2) / h^2.
 

@@ -21,10 +21,11 @@ import dask.array as da
 from voxdask import graph, tiles
 from voxdask.graph import Value
 from voxdask.kernels import Filter, Kernel, Update
+from voxdask.passes import Context
 from voxdask.pencil import tiles as split
 from voxdask.planning import Plan
 from voxdask.slabs import (
-    Context,
+    Pending,
     Pieces,
     advance_slab,
     combine_slab,
@@ -35,13 +36,37 @@ from voxdask.slabs import (
 )
 from voxdask.steppers.base import RATE, Target, Terms
 from voxdask.system import Operators, System, saved_by
+from voxdask.windows import domain_rows
+
+#: A slab finishes its ghost rows itself if it is at least so many times thicker than they are deep.
+_TWICE = 8
+
+
+@dataclass(eq=False)
+class Unfinished:
+    """What the end of a semi-implicit step is to be made of: pencils of its change, and what that is added to."""
+
+    pencils: dict[str, list[Any]]
+    terms: tuple[tuple[ChunkedState, float], ...]
+    end: float
 
 
 @dataclass(eq=False)
 class ChunkedState:
-    """One Dask value for each slab of each field."""
+    """One Dask value for each slab of each field; or, as long as nobody asks for these, what they are to be made of."""
 
-    chunks: dict[str, list[Any]]
+    made: dict[str, list[Any]] | None
+    unfinished: Unfinished | None = None
+
+    @property
+    def chunks(self) -> dict[str, list[Any]]:
+        if self.made is None:
+            raise RuntimeError("the state is not finished")
+        return self.made
+
+    def finish(self, chunks: dict[str, list[Any]]) -> None:
+        """Its values are known."""
+        self.made, self.unfinished = chunks, None
 
 
 class ChunkedFields:
@@ -99,9 +124,10 @@ class ChunkedFields:
         """Evaluate r = rhs(t, v), and a new state by way of the modes; see :class:`voxdask.steppers.Fields`."""
         arrive, parts = t + dt if end is None else end, self.pencils if self.distributed else None
         filters = self.operators.filters(gain, saved)
+        terms = base or ((v, 1.0),)
         made: tuple[Target, ...] = ((source or RATE), *([keep] if keep else [])) if source or keep else ()
         forward = self._advanced(t, v, made, arrive, spectrum=True, parts=parts)
-        new, terms, beside = {}, base or ((v, 1.0),), {}
+        pencils, beside = {}, {}
         for name, multiply in zip(self.system.fields, filters, strict=True):
             kept = self._kept.get(name, [])[: saved_by([multiply])]
             through = []
@@ -117,15 +143,18 @@ class ChunkedFields:
             if saves := len(multiply.arrays) - 1:
                 beside[name] = [[self.item(pencil, k + 1) for pencil in through] for k in range(saves)]
                 through = [self.item(pencil, 0) for pencil in through]
-            new[name] = self._updated(name, terms, through, arrive)
+            pencils[name] = through
         self._kept = beside
-        states = [ChunkedState(new)]
+        for state, _ in terms:
+            self.settle(state)
+        states = [ChunkedState(None, Unfinished(pencils, terms, arrive))]
         if keep:
             states.append(self._state(forward, 1))
         return tuple(states)
 
     def combine(self, *terms: tuple[ChunkedState, float], end: float) -> ChunkedState:
         """The sum of states and rates with coefficients; nodes that are given take their value at `end`."""
+        self.settle(*(state for state, _ in terms))
         weights = [c for _, c in terms]
         chunks: dict[str, list[Any]] = {name: [] for name in self.system.fields}
         for i, (lo, _) in enumerate(self.slabs):
@@ -136,6 +165,7 @@ class ChunkedFields:
 
     def error(self, terms: Terms, u: ChunkedState, v: ChunkedState, atol: float, rtol: float) -> float:
         """The size of a sum in units of the tolerance; computes it, and keeps the states that it takes."""
+        self.settle(u, v, *(state for state, _ in terms))
         weights, sums = [c for _, c in terms], []
         for name in sorted(self.system.fields):
             for i in range(len(self.slabs)):
@@ -151,6 +181,16 @@ class ChunkedFields:
         count = self.system.grid.size * len(self.system.fields)
         return tiles.root_mean_square(dask.compute(*kept[len(places) :]), count)
 
+    def settle(self, *states: ChunkedState) -> None:
+        """Have states that are unfinished finished by tasks of their own."""
+        for state in states:
+            if state.made is None:
+                results = [
+                    self.task("update", update_slab, self.context, self._pending(state, lo, hi), lo, hi)
+                    for lo, hi in self.slabs
+                ]
+                state.finish({name: [self.item(made, name) for made in results] for name in self.system.fields})
+
     def _advanced(
         self,
         t: float,
@@ -161,38 +201,63 @@ class ChunkedFields:
         spectrum: bool = False,
         parts: Sequence[tuple[int, int]] | None = None,
     ) -> list[Value]:
-        """One task for each slab: every target by (number, field); the spectrum of the first one by field."""
+        """One task for each slab: every target by (number, field); the spectrum of the first one by field.
+
+        A state that is unfinished is finished by the same tasks, if slabs are so thick that what they do twice, the
+        ghost rows between them, is little: then no slab waits for its neighbours.
+        """
         kernel = self.operators.rate(tuple(Update(len(target.terms)) for target in targets))
         scales = [scale for target in targets for scale in (*(c for _, c in target.terms), target.weight)]
         rated = [target.rate for target in targets]
-        results = []
+        if _TWICE * kernel.halo > self.plan.chunk_rows:
+            self.settle(v)
+        finishing, results = v.made is None, []
+        self.settle(*(state for target in targets for state, _ in target.terms if state is not v))
         for i, (lo, hi) in enumerate(self.slabs):
             bases = [
-                [{name: state.chunks[name][i] for name in self.system.fields} for state, _ in target.terms]
+                [
+                    None if state.made is None else {name: state.chunks[name][i] for name in self.system.fields}
+                    for state, _ in target.terms
+                ]
                 for target in targets
             ]
-            pieces = self._pieces(v, i, kernel.halo)
-            job = self.task(
-                "slab" if spectrum else "advance", advance_slab,
-                self.context, kernel, t, lo, hi, pieces, bases, scales, rated, end, spectrum, parts,
+            pending = self._pending(v, lo - kernel.halo, hi + kernel.halo) if finishing else None
+            pieces = self._pieces({} if finishing else v.chunks, i, kernel.halo)
+            results.append(
+                self.task(
+                    "slab" if spectrum else "advance", advance_slab,
+                    self.context, kernel, t, lo, hi, pieces, bases, scales, rated, end, spectrum, parts, pending,
+                )
             )  # fmt: skip
-            results.append(job)
+        if finishing:
+            fields = self.system.fields
+            v.finish({name: [self.item(result, ("state", name)) for result in results] for name in fields})
         return results
 
-    def _updated(self, name: str, terms: Terms, through: Sequence[Any], end: float) -> list[Any]:
-        """A field of a new state from the pencils of its change."""
-        cut, chunks = self.distributed, []
-        for i, (lo, hi) in enumerate(self.slabs):
-            columns = [self.item(pencil, slice(lo, hi)) for pencil in through] if cut else list(through)
-            bases = [(state.chunks[name][i], c) for state, c in terms]
-            weight = self.system.weights.get(name)
-            weighing = None if weight is None else self.constants[weight.field][i]
-            job = self.task(
-                "update", update_slab,
-                self.context, name, bases, weighing, lo, hi, self.pencils, columns, cut, end,
-            )  # fmt: skip
-            chunks.append(job)
-        return chunks
+    def _pending(self, state: ChunkedState, start: int, stop: int) -> Pending:
+        """What finishing rows of a state takes; see :func:`voxdask.slabs.finish`."""
+        assert state.unfinished is not None
+        unfinished, weights = state.unfinished, self.system.weights
+        if not self.system.axes[0].periodic:
+            start, stop = max(start, 0), min(stop, self.system.grid.shape[0])
+        ranges = [(lo, hi) for _, lo, hi in domain_rows(start, stop, self.system.grid.shape[0])]
+        columns = {
+            name: [
+                [(lo, self.item(pencil, slice(lo, hi))) for lo, hi in ranges] if self.distributed else [(0, pencil)]
+                for pencil in pencils
+            ]
+            for name, pencils in unfinished.pencils.items()
+        }
+        update = Update(len(unfinished.terms))
+        return {
+            "columns": columns,
+            "pencils": self.pencils,
+            "kernels": {name: self._shared(self.operators.update(name, update)) for name in self.system.fields},
+            "bases": [self._parts(term.chunks, ranges) for term, _ in unfinished.terms],
+            "scales": [c for _, c in unfinished.terms],
+            "weights": self._parts({w.field: self.constants[w.field] for w in weights.values()}, ranges),
+            "end": unfinished.end,
+        }
 
     def _state(self, results: Sequence[Value], number: int) -> ChunkedState:
         fields = self.system.fields
@@ -200,14 +265,15 @@ class ChunkedFields:
 
     def rates(self, t: float, u: ChunkedState, kernel: Kernel, *, release: bool) -> dict[str, list[Any]]:
         """The outputs of a kernel on every slab; `release` sets them to zero at held nodes."""
-        results = [
-            self.task("rate", rate_slab, self.context, kernel, t, lo, hi, self._pieces(u, i, kernel.halo), release)
-            for i, (lo, hi) in enumerate(self.slabs)
-        ]
+        results = []
+        for i, (lo, hi) in enumerate(self.slabs):
+            pieces = self._pieces(u.chunks, i, kernel.halo)
+            results.append(self.task("rate", rate_slab, self.context, kernel, t, lo, hi, pieces, release))
         return {name: [self.item(result, name) for result in results] for name in kernel.outputs}
 
     def map(self, function: Callable[..., Any], state: ChunkedState, *arguments: Any) -> list[Any]:
         """``function(context, lo, {field: block}, *arguments)`` for every slab, as Dask values."""
+        self.settle(state)
         values = []
         for i, (lo, _) in enumerate(self.slabs):
             blocks = {name: state.chunks[name][i] for name in self.system.fields}
@@ -216,6 +282,7 @@ class ChunkedFields:
 
     def persist(self, *states: ChunkedState) -> list[ChunkedState]:
         """Compute states together and keep their chunks where they were made."""
+        self.settle(*states)
         flat = iter(graph.persist([chunk for state in states for chunks in state.chunks.values() for chunk in chunks]))
         return [
             ChunkedState({name: list(itertools.islice(flat, len(chunks))) for name, chunks in state.chunks.items()})
@@ -229,23 +296,31 @@ class ChunkedFields:
         sizes = (tuple(hi - lo for lo, hi in self.slabs), *rest)
         return graph.array_of(name, chunks, sizes, dtype or self.system.dtype)
 
-    def _pieces(self, v: ChunkedState, i: int, depth: int) -> Pieces:
-        """The chunks that slab i and its ghost layers touch; of neighbours on a cluster only those rows."""
+    def _pieces(self, chunks: Mapping[str, Sequence[Any]], i: int, depth: int) -> dict[str, Pieces]:
+        """The parts of fields and constants that slab i and its ghost layers touch."""
         (lo, hi), first = self.slabs[i], self.system.axes[0]
-        around = [first.ghost(p).source if not 0 <= p < first.size else p for p in range(lo - depth, hi + depth)]
-        touched: dict[int, list[int]] = {}
-        for row in around:
-            touched.setdefault(row // self.plan.chunk_rows, []).append(row)
-        pieces: Pieces = {}
-        for name, chunks in {**v.chunks, **self.constants}.items():
-            pieces[name] = []
-            for k, rows in touched.items():
-                start, chunk = self.slabs[k][0], chunks[k]
-                if self.distributed and k != i:
-                    a, b = min(rows) - start, max(rows) + 1 - start
-                    start, chunk = start + a, self.item(chunk, slice(a, b))
-                pieces[name].append((start, chunk))
-        return pieces
+        rows = {first.ghost(p).source if not 0 <= p < first.size else p for p in range(lo - depth, hi + depth)}
+        return self._parts({**chunks, **self.constants}, _runs(sorted(rows)))
+
+    def _parts(self, chunks: Mapping[str, Sequence[Any]], ranges: Sequence[tuple[int, int]]) -> dict[str, Pieces]:
+        """What holds ranges of rows: whole chunks, or on a cluster no more of them than that, unless it is most."""
+        parts = {name: list[tuple[int, Any]]() for name in chunks}
+        wanted = [(k, lo, hi) for k, _ in enumerate(self.slabs) for lo, hi in self._within(k, ranges)]
+        for k in dict.fromkeys(k for k, _, _ in wanted):
+            runs = [(lo, hi) for other, lo, hi in wanted if other == k]
+            start, stop = self.slabs[k]
+            if not self.distributed or 2 * sum(hi - lo for lo, hi in runs) > stop - start:
+                runs = [(start, stop)]
+            for name, every in chunks.items():
+                for lo, hi in runs:
+                    part = every[k] if (lo, hi) == (start, stop) else self.item(every[k], slice(lo - start, hi - start))
+                    parts[name].append((lo, part))
+        return parts
+
+    def _within(self, k: int, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The parts of ranges that lie in slab k."""
+        start, stop = self.slabs[k]
+        return [(max(lo, start), min(hi, stop)) for lo, hi in ranges if max(lo, start) < min(hi, stop)]
 
     def task(self, label: str, function: Callable[..., Any], *arguments: Any) -> Value:
         """One Dask value; a repeated step gets keys of its own."""
@@ -262,6 +337,18 @@ class ChunkedFields:
     def item(self, value: Any, index: Any) -> Value:
         """``value[index]`` as a task."""
         return self.task("item", operator.getitem, value, index)
+
+
+def _runs(rows: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges without a gap of rising numbers.
+
+    Examples
+    --------
+    >>> _runs([0, 1, 2, 7, 8])
+    [(0, 3), (7, 9)]
+    """
+    starts = [k for k, row in enumerate(rows) if k == 0 or row != rows[k - 1] + 1]
+    return [(rows[a], rows[b - 1] + 1) for a, b in itertools.pairwise([*starts, len(rows)])]
 
 
 def split_arrays(arrays: Mapping[str, Any], rows: int, distributed: bool = False) -> dict[str, list[Any]]:

@@ -6,7 +6,7 @@ import errno
 import math
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,9 @@ from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BytesCodec, Endian
 
 __all__ = ["FLAT_KEYS", "UNHARMED", "ChunkFiles", "describe_oserror", "fsync_path", "replace_file"]
+
+#: Buffers that one call of the system may read into or write from: the least that any system allows is 1024.
+_MOST_VIEWS = 1024
 
 UNHARMED = "the last checkpoint is unharmed"
 
@@ -149,7 +152,7 @@ class ChunkFiles:
         lo, hi : int
             0 <= lo <= hi <= shape[0]; any rows will do, across chunks.
         out : ndarray, optional
-            C-contiguous, of shape (hi - lo, *shape[1:]) and the array's dtype: filled and returned.
+            Of shape (hi - lo, *shape[1:]) and the array's dtype, every row C-contiguous: filled and returned.
 
         Raises
         ------
@@ -159,18 +162,19 @@ class ChunkFiles:
         self._check_slabs()
         if not 0 <= lo <= hi <= self.shape[0]:
             raise IndexError(f"rows {lo} to {hi} are outside the {self.shape[0]} rows of {self.path}")
-        out = self._buffer(out, (hi - lo, *self.shape[1:]))
-        rows, row_bytes = self.chunks[0], math.prod(self.shape[1:]) * self.dtype.itemsize
+        out = np.empty((hi - lo, *self.shape[1:]), self.dtype) if out is None else out
+        self._check_block(out, (hi - lo, *self.shape[1:]))
+        rows = self.chunks[0]
         for slab in range(lo // rows, -(-hi // rows)):
             start, stop = max(lo, slab * rows), min(hi, (slab + 1) * rows)
-            offset = (start - slab * rows) * row_bytes
-            self._read(self._slab_index(slab), offset, out[start - lo : stop - lo])
+            offset = (start - slab * rows) * self._row_bytes
+            self._transfer(self._slab_index(slab), offset, out[start - lo : stop - lo], os.preadv)
         return out
 
     def write_rows(self, lo: int, block: NDArray[Any]) -> None:
         """Overwrite rows [lo, lo + len(block)), in an array that is chunked along the first axis alone.
 
-        A block that isn't C-contiguous is copied.
+        Rows may lie apart; if they aren't C-contiguous, the block is copied.
 
         Raises
         ------
@@ -184,10 +188,20 @@ class ChunkFiles:
             raise ValueError(f"rows {lo} to {hi} of {length} are not whole chunks of {rows} in {self.path}")
         self._check_block(block, (hi - lo, *self.shape[1:]))
         for start in range(lo, hi, rows):
-            self._write(self._slab_index(start // rows), block[start - lo : start - lo + rows])
+            self._transfer(self._slab_index(start // rows), 0, block[start - lo : start - lo + rows], os.pwritev)
 
-    def read_chunk(self, index: Sequence[int], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Chunk `index`, without padding: of shape ``chunk_shape(index)``; into `out` where given.
+    def read_chunk(
+        self, index: Sequence[int], out: NDArray[Any] | None = None, rows: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """Chunk `index`, without padding: of shape ``chunk_shape(index)``, or those `rows` of it.
+
+        Parameters
+        ----------
+        index : sequence of int
+        out : ndarray, optional
+            Filled and returned. Its rows may lie apart, each of them C-contiguous: they are read into where they lie.
+        rows : (int, int), optional
+            Half-open range within the chunk.
 
         Raises
         ------
@@ -195,24 +209,26 @@ class ChunkFiles:
             If the chunk file is missing or short.
         """
         shape = self.chunk_shape(index)
-        out = self._buffer(out, shape)
-        if shape[1:] == self.chunks[1:]:
-            self._read(index, 0, out)
+        lo, hi = rows or (0, shape[0])
+        out = np.empty((hi - lo, *shape[1:]), self.dtype) if out is None else out
+        self._check_block(out, (hi - lo, *shape[1:]))
+        if shape[2:] == self.chunks[2:]:
+            self._transfer(index, lo * self._row_bytes, out, os.preadv)
         else:
-            padded = np.empty((shape[0], *self.chunks[1:]), self.dtype)
-            self._read(index, 0, padded)
-            out[...] = padded[tuple(map(slice, shape))]
+            padded = np.empty((hi - lo, *self.chunks[1:]), self.dtype)
+            self._transfer(index, lo * self._row_bytes, padded, os.preadv)
+            out[...] = padded[tuple(map(slice, out.shape))]
         return out
 
     def write_chunk(self, index: Sequence[int], block: NDArray[Any]) -> None:
-        """Overwrite chunk `index` by `block`, of shape ``chunk_shape(index)``."""
+        """Overwrite chunk `index` by `block`, of shape ``chunk_shape(index)``; its rows may lie apart."""
         shape = self.chunk_shape(index)
         self._check_block(block, shape)
-        if shape[1:] != self.chunks[1:]:
+        if shape[2:] != self.chunks[2:]:
             padded = np.zeros((shape[0], *self.chunks[1:]), self.dtype)
             padded[tuple(map(slice, shape))] = block
             block = padded
-        self._write(index, block)
+        self._transfer(index, 0, block, os.pwritev)
 
     def missing_chunks(self) -> int:
         """Number of chunk files that are absent or don't have a whole chunk's size."""
@@ -240,6 +256,10 @@ class ChunkFiles:
             fsync_path(self._chunk_path(self._slab_index(slab)))
 
     @property
+    def _row_bytes(self) -> int:
+        return math.prod(self.chunks[1:]) * self.dtype.itemsize
+
+    @property
     def _chunk_bytes(self) -> int:
         return math.prod(self.chunks) * self.dtype.itemsize
 
@@ -263,44 +283,51 @@ class ChunkFiles:
         if block.shape != shape or block.dtype != self.dtype:
             raise ValueError(f"{self.path} takes {self.dtype}{shape} here, not {block.dtype}{block.shape}")
 
-    def _buffer(self, out: NDArray[Any] | None, shape: tuple[int, ...]) -> NDArray[Any]:
-        if out is None:
-            return np.empty(shape, self.dtype)
-        self._check_block(out, shape)
-        if not out.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous, not of strides {out.strides}")
-        return out
-
-    def _read(self, index: Sequence[int], offset: int, target: NDArray[Any]) -> None:
-        path, view, done = self._chunk_path(index), _as_bytes(target), 0
-        with describe_oserror(f"reading {view.nbytes} bytes of chunk {tuple(index)}", path):
-            fd = os.open(path, os.O_RDONLY)
+    def _transfer(
+        self, index: Sequence[int], offset: int, block: NDArray[Any], call: Callable[[int, list[memoryview], int], int]
+    ) -> None:
+        """Read rows of a chunk from its file into a block, or write them, where these lie."""
+        path, writing = self._chunk_path(index), call is os.pwritev
+        if writing and not block[0].flags.c_contiguous:
+            block = np.ascontiguousarray(block)
+        views = self._views(block)
+        total = sum(view.nbytes for view in views)
+        action = f"writing {total} bytes" if writing else f"reading {total} bytes of chunk {tuple(index)}"
+        with describe_oserror(action, path, UNHARMED if writing else ""):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT if writing else os.O_RDONLY, 0o666)
             try:
-                while done < view.nbytes:
-                    count = os.preadv(fd, [view[done:]], offset + done)
-                    if count == 0:
+                done, first = 0, 0
+                while first < len(views):
+                    count = call(fd, views[first : first + _MOST_VIEWS], offset + done)
+                    if count == 0 and not writing:
                         message = f"Only {offset + done} of a chunk's {self._chunk_bytes} bytes"
                         raise OSError(errno.EIO, message)
                     done += count
-            finally:
-                os.close(fd)
-
-    def _write(self, index: Sequence[int], block: NDArray[Any]) -> None:
-        path, view, done = self._chunk_path(index), _as_bytes(np.ascontiguousarray(block)), 0
-        with describe_oserror(f"writing {view.nbytes} bytes", path, UNHARMED):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-            try:
-                while done < view.nbytes:
-                    done += os.pwrite(fd, view[done:], done)
-                if done < self._chunk_bytes:
+                    while first < len(views) and count >= views[first].nbytes:
+                        count -= views[first].nbytes
+                        first += 1
+                    if count:
+                        views[first] = views[first][count:]
+                if writing and done < self._chunk_bytes:
                     # Zarr's edge chunks have full size. Last: a failed first write must leave a short file.
                     os.ftruncate(fd, self._chunk_bytes)
             finally:
                 os.close(fd)
 
+    def _views(self, block: NDArray[Any]) -> list[memoryview]:
+        """The bytes of a block as they lie in a file: in one view, or one for each row, and padding between these."""
+        padding = self._row_bytes - math.prod(block.shape[1:]) * self.dtype.itemsize
+        if block.flags.c_contiguous and not padding:
+            return [_as_bytes(block)] if block.size else []
+        between = memoryview(bytearray(padding))
+        views = [view for row in block for view in (_as_bytes(row), between) if view.nbytes]
+        return views[:-1] if padding else views  # what follows the last row is as good as not there
+
 
 def _as_bytes(array: NDArray[Any]) -> memoryview:
     """The bytes of a C-contiguous array, without a copy."""
+    if not array.flags.c_contiguous:
+        raise ValueError(f"rows must be C-contiguous, not of strides {array.strides}")
     return array.reshape(-1).view(np.uint8).data
 
 

@@ -11,14 +11,13 @@ import sympy as sp
 import xarray as xr
 
 from voxdask import backend, halo
+from voxdask.block import BlockFields
 from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.equation import Equation
 from voxdask.kernels import Kernel, compile_program
 from voxdask.lowering import Program, adjoint, cotangent_name, lower, tangent, tangent_name
 from voxdask.planning import Plan, Problem, make_plan
 from voxdask.prepare import Prepared, on_grid, prepare, to_host_dtype, wrap
-from voxdask.storage import FieldInMemory, MemoryPool
-from voxdask.sweeps import LocalFields
 
 #: Lazy results do not ask how much memory there is: whoever computes them schedules.
 _PLENTY = 1 << 62
@@ -71,11 +70,9 @@ def evaluate(prepared: Prepared, kernel: Kernel, time: float, *, release: bool) 
         return _lazily(prepared, plan, kernel, time, release)
     arrays = {n: to_host_dtype(a, system.dtype) for n, a in {**prepared.fields, **prepared.constants}.items()}
     some = next(iter(arrays.values()))
-    pool = MemoryPool(some)
-    fields = LocalFields(system, prepared.operators, plan, pool, {})
+    fields = BlockFields(system, prepared.operators, plan, {}, some if backend.is_device_array(some) else None)
     try:
-        rows = {name: FieldInMemory(a) for name, a in arrays.items()}
-        return fields.evaluate(kernel, time, rows, release=release)
+        return fields.evaluate(kernel, time, arrays, release=release)
     finally:
         fields.close()
 

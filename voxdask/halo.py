@@ -7,7 +7,8 @@ serves block, chunk and boundary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,35 +16,92 @@ import numpy as np
 from voxdask import backend
 from voxdask.boundary import Axis, End, Ghost, face_value
 
+#: Rows whose ghost layers are filled at once.
+_THIN = 16
+
 
 class Rows(Protocol):
-    """Whatever can give rows [lo, hi) along the first axis of a field."""
+    """Whatever can give rows of a field.
 
-    def read_rows(self, lo: int, hi: int) -> Any: ...
+    Attributes
+    ----------
+    unwrapped : bool
+        Rows beyond a periodic axis may be asked for, as if it went on.
+    """
+
+    unwrapped: bool
+
+    def pieces(self, lo: int, hi: int) -> Iterable[tuple[int, Any]]:
+        """Rows [lo, hi) along the first axis, in pieces that are views, each with the row that it starts at."""
+        ...
 
 
 class ArrayRows:
     """Rows of an array that lies in memory; `start` is the row of its first one."""
 
+    unwrapped = False
+
     def __init__(self, array: Any, start: int = 0) -> None:
         self.array, self.start = array, start
 
-    def read_rows(self, lo: int, hi: int) -> Any:
-        return self.array[lo - self.start : hi - self.start]
+    def pieces(self, lo: int, hi: int) -> Iterable[tuple[int, Any]]:
+        return ((lo, self.array[lo - self.start : hi - self.start]),)
 
 
 class PieceRows:
     """Rows of an array that lies in memory in pieces, as a chunk sees itself and its neighbours."""
 
-    def __init__(self, pieces: Sequence[tuple[int, Any]]) -> None:
-        self.pieces = sorted(pieces, key=lambda piece: piece[0])
+    def __init__(self, pieces: Iterable[tuple[int, Any]], *, unwrapped: bool = False) -> None:
+        self.all = sorted(pieces, key=lambda piece: piece[0])
+        self.unwrapped = unwrapped
 
-    def read_rows(self, lo: int, hi: int) -> Any:
-        parts = [a[max(lo - s, 0) : hi - s] for s, a in self.pieces if s < hi and s + len(a) > lo]
-        return parts[0] if len(parts) == 1 else backend.namespace(parts[0]).concatenate(parts)
+    def pieces(self, lo: int, hi: int) -> Iterable[tuple[int, Any]]:
+        return ((max(lo, s), a[max(lo - s, 0) : hi - s]) for s, a in self.all if s < hi and s + len(a) > lo)
 
 
-def pad(rows: Rows, lo: int, hi: int, depth: int, axes: Sequence[Axis], time: float, out: Any) -> Any:
+class PaddedRows:
+    """Rows of an array that has ghost layers of its own, up to date; see :func:`refresh`."""
+
+    unwrapped = False
+
+    def __init__(self, array: Any, depth: int, start: int = 0) -> None:
+        self.array, self.depth, self.start = array, depth, start
+
+    def pieces(self, lo: int, hi: int) -> Iterable[tuple[int, Any]]:
+        return ((lo, inner(self.array[lo - self.start + self.depth : hi - self.start + self.depth], self.depth)),)
+
+    def padded(self, lo: int, hi: int) -> Any:
+        """Rows [lo, hi) with all of their ghost layers; a view."""
+        return self.array[lo - self.start : hi - self.start + 2 * self.depth]
+
+
+def inside(array: Any, depth: int) -> Any:
+    """An array without its ghost layers; a view."""
+    return array[(slice(depth, -depth),) * array.ndim] if depth else array
+
+
+def inner(rows: Any, depth: int) -> Any:
+    """Rows without the ghost layers along other axes than the first; a view."""
+    return rows[(slice(None), *(slice(depth, -depth),) * (rows.ndim - 1))] if depth else rows
+
+
+def rows_of(rows: Rows, lo: int, hi: int) -> Any:
+    """Rows [lo, hi) in one array: a view where they lie in one piece."""
+    parts = [part for _, part in rows.pieces(lo, hi)]
+    return parts[0] if len(parts) == 1 else backend.namespace(parts[0]).concatenate(parts)
+
+
+def pad(
+    rows: Rows,
+    lo: int,
+    hi: int,
+    depth: int,
+    axes: Sequence[Axis],
+    time: float,
+    out: Any,
+    have: tuple[int, int] = (0, 0),
+    each: Callable[..., Any] = map,
+) -> Any:
     """Rows [lo, hi) of a field with ghost layers on every side.
 
     Parameters
@@ -60,6 +118,10 @@ def pad(rows: Rows, lo: int, hi: int, depth: int, axes: Sequence[Axis], time: fl
         When the boundary values are taken.
     out : array
         To be filled, of shape (hi - lo + 2 depth, n1 + 2 depth, ...).
+    have : (int, int)
+        Rows that are in `out` already, without ghost layers.
+    each : callable
+        Applies a function to every item of a list, such as the ``map`` of a pool of threads.
 
     Returns
     -------
@@ -67,19 +129,42 @@ def pad(rows: Rows, lo: int, hi: int, depth: int, axes: Sequence[Axis], time: fl
         `out`.
     """
     first = axes[0]
-    inside_lo, inside_hi = max(lo - depth, 0), min(hi + depth, first.size)
+    inside_lo, inside_hi = lo - depth, hi + depth
+    if not (first.periodic and rows.unwrapped):
+        inside_lo, inside_hi = max(inside_lo, 0), min(inside_hi, first.size)
     shift = depth - lo
     edges = _Edges(out, axes, time, lo, depth, slice(inside_lo + shift, inside_hi + shift))
-    out[tuple(edges.filled)] = rows.read_rows(inside_lo, inside_hi)
+    below, above = (inside_lo, min(have[0], inside_hi)), (max(have[1], inside_lo), inside_hi)
+    for a, b in (below, above) if have[0] < have[1] else ((inside_lo, inside_hi),):
+        for row, piece in rows.pieces(a, b) if a < b else ():
+            out[(slice(row + shift, row + shift + len(piece)), *edges.filled[1:])] = piece
     outside = [first.ghost(p) for p in (*range(lo - depth, inside_lo), *range(inside_hi, hi + depth))]
     if first.periodic:
         for ghost in outside:
-            out[edges.layer(0, ghost.position)] = rows.read_rows(ghost.source, ghost.source + 1)[0]
+            ((_, piece),) = rows.pieces(ghost.source, ghost.source + 1)
+            out[edges.layer(0, ghost.position)] = piece[0]
         edges.filled[0], outside = slice(None), []
-    edges.hold()
-    for a in _order(axes):
-        edges.reflect(a, axes[a].ghosts(depth) if a else outside)
+    edges.fill(depth, outside, each)
     return out
+
+
+def refresh(array: Any, depth: int, axes: Sequence[Axis], time: float, each: Callable[..., Any] = map) -> None:
+    """Fill the ghost layers of an array that has some, in place.
+
+    Parameters
+    ----------
+    array : array
+        Of shape (n0 + 2 depth, n1 + 2 depth, ...).
+    depth : int
+    axes : sequence of Axis
+        In storage order.
+    time : float
+        When the boundary values are taken.
+    each : callable
+        Applies a function to every item of a list, such as the ``map`` of a pool of threads.
+    """
+    edges = _Edges(array, axes, time, 0, depth, slice(depth, depth + axes[0].size))
+    edges.fill(depth, axes[0].ghosts(depth), each)
 
 
 def fold(sensitivity: Any, depth: int, axes: Sequence[Axis]) -> Any:
@@ -135,6 +220,30 @@ class _Edges:
         #: Where position 0 of the domain lies along each axis.
         self.origin = [depth - lo] + [depth] * (len(axes) - 1)
         self.filled = [rows, *(slice(depth, depth + axis.size) for axis in axes[1:])]
+
+    def fill(self, depth: int, outside: Sequence[Ghost], each: Callable[..., Any]) -> None:
+        """Fill all ghost layers, those of the first axis as they are given; rows of others are shared out by `each`."""
+        self.hold()
+        for a in _order(self.axes):
+            if a == 0:
+                self.reflect(0, outside)
+                continue
+            ghosts, filled = self.axes[a].ghosts(depth), range(len(self.out))[self.filled[0]]
+            width = len(filled) if backend.is_device_array(self.out) else _THIN
+            thin = [slice(lo, min(lo + width, filled.stop)) for lo in range(filled.start, filled.stop, width)]
+
+            def reflect(rows: slice, a: int = a, ghosts: Sequence[Ghost] = ghosts) -> None:
+                self.within(rows).reflect(a, ghosts)
+
+            for _ in each(reflect, thin):
+                pass
+            self.filled[a] = slice(None)
+
+    def within(self, rows: slice) -> _Edges:
+        """The same, of some of the rows that are filled."""
+        part = copy(self)
+        part.filled = [rows, *self.filled[1:]]
+        return part
 
     def layer(self, a: int, position: int) -> tuple[Any, ...]:
         """Index of what is filled at a position along axis `a`."""

@@ -28,12 +28,12 @@ import platformdirs
 import sympy as sp
 
 from voxdask import backend
-from voxdask.loops import Update, cuda_source, loops_of, mode_loop, numba_source
+from voxdask.loops import Update, cuda_source, loops_of, mode_loop, numba_source, update_of
 from voxdask.lowering import Program
 from voxdask.printing import Scalars
 from voxdask.symbols import Parameter
 
-__all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program"]
+__all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program", "update_of"]
 
 #: What the type of an array's elements is called in C.
 _REALS = {"f": "float", "d": "double"}
@@ -102,12 +102,13 @@ class Kernel:
         Parameters
         ----------
         blocks : mapping of str to array
-            Every input, padded by `halo`; and, for update m, its bases ``base<m>_<k>_<output>`` without padding.
+            Every input, padded by `halo`; and, for update m, its bases ``base<m>_<k>_<output>``, padded by its margin
+            along all axes but the first.
         positions : mapping of str to 1-D array
             Coordinates of the padded block along `coordinates`.
         parameters : mapping of str to float
         out : mapping of str to array, optional
-            C-contiguous results to write into: outputs, or ``target<m>_<output>`` for updates.
+            C-contiguous results to write into: outputs, or ``target<m>_<output>`` for updates, padded likewise.
         scales : sequence of float
             For each update the coefficients of its bases, then the weight of the result.
         empty : callable, optional
@@ -167,7 +168,7 @@ class Bound:
 
     def target(self, call: _Call, name: str, buffer: str | None = None) -> Any:
         """An array for a result: the caller's, or a new one, under another name if that is given."""
-        extent, given = self._extent(call), self.out.get(name) if call is self.kernel.calls[-1] else None
+        extent, given = self._extent(call, name), self.out.get(name) if call is self.kernel.calls[-1] else None
         if given is None:
             create = self.empty or (lambda _, shape, dtype: self.xp.empty(shape, dtype))
             given = create(buffer or name, extent, self.dtype)
@@ -176,13 +177,18 @@ class Bound:
     def run(self, call: _Call, written: Sequence[Any], names: Sequence[str], packed: Any) -> None:
         """Run one loop: what it writes, the names of what it reads, and its scalars."""
         extent, arrays = self._extent(call), self.arrays
-        read = [arrays[n] if n in arrays else _checked(n, self.blocks[n], extent, self.dtype) for n in names]
+        read = [
+            arrays[n] if n in arrays else _checked(n, self.blocks[n], self._extent(call, n), self.dtype) for n in names
+        ]
         last = [self.dtype.type(scale) for scale in self.scales] if call is self.kernel.calls[-1] else []
         values = (*written, *read, *(self.along[axis] for axis in call.coordinates), packed, *last)
         _run(self.functions, call.name, extent, values, on_host=self.xp is np)
 
-    def _extent(self, call: _Call) -> tuple[int, ...]:
-        return tuple(n + 2 * call.margin for n in self.shape)
+    def _extent(self, call: _Call, name: str | None = None) -> tuple[int, ...]:
+        """How large the region is that a loop runs over, or a base or target of it."""
+        updates = self.kernel.updates if name and call is self.kernel.calls[-1] else ()
+        around = updates[update_of(name)].margin if updates and name else 0
+        return tuple(n + 2 * (call.margin + (around if a else 0)) for a, n in enumerate(self.shape))
 
 
 def compile_program(program: Program, updates: tuple[Update, ...] = ()) -> Kernel:

@@ -14,12 +14,14 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from voxdask.chunked_runner import ChunkedRunner
 from voxdask.control import Memory
+from voxdask.local_runner import LocalRunner
 from voxdask.march import March
 from voxdask.planning import Plan, has_room_for_chunks
 from voxdask.prepare import Prepared, empty_frames, wrap
 from voxdask.report import PeakMemory, Report, Stopwatch
-from voxdask.runner import Runner, history_name, make_runner
+from voxdask.runner import Runner, history_name
 from voxdask.store import Checkpoint, FrameFamily, RunStore
 
 Callback = Callable[[xr.Dataset], None]
@@ -31,6 +33,11 @@ _ENCODINGS = frozenset(
         *("valid_range", "calendar", "coordinates", "grid_mapping"),
     ]
 )
+
+
+def make_runner(prepared: Prepared, plan: Plan, distributed: bool) -> Runner:
+    """The runner of a plan's tier."""
+    return ChunkedRunner(prepared, plan, distributed) if plan.tier == "chunked" else LocalRunner(prepared, plan)
 
 
 class Loop:
@@ -78,7 +85,7 @@ class Loop:
                 if not has_room_for_chunks(self.plan, store.rows):
                     raise MemoryError(
                         f"{store.path} holds frames in chunks of {store.rows} rows, more than the "
-                        f"{self.plan.slab_rows} that memory_limit has room for; resume with a larger memory_limit"
+                        f"{self.plan.save_rows} that memory_limit has room for; resume with a larger memory_limit"
                     )
                 self.plan = replace(self.plan, chunk_rows=store.rows)
                 runner = make_runner(self.prepared, self.plan, self.distributed)

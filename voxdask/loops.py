@@ -6,7 +6,7 @@ A :class:`Loop` says what is read, computed and written at every voxel; each lan
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sympy as sp
 
@@ -82,10 +82,13 @@ class Update:
         Number of bases.
     in_place : bool
         The first base is the target itself; compiled code must know, or it would not vectorise.
+    margin : int
+        How far bases and target reach beyond the result along all axes but the first, as rows with ghost layers do.
     """
 
     bases: int = 1
     in_place: bool = False
+    margin: int = 0
 
     @property
     def scales(self) -> int:
@@ -123,8 +126,10 @@ class Loop:
     expressions : tuple of Expr
         The results, in samples, coordinates and parameters.
     reach : dict of str to int
-        How far each array, and the positions under the name "", reach beyond what is written.
+        How far each array, and the positions under the name "", reach beyond the region that the loop runs over.
     stores : tuple of Store
+    around : dict of str to int
+        How far the targets and bases of stores reach beyond that region along all axes but the first, if at all.
     scales : tuple of str
         Numbers that a call passes last.
     modes : bool
@@ -141,6 +146,7 @@ class Loop:
     samples: tuple[Sample, ...]
     reach: dict[str, int]
     stores: tuple[Store, ...]
+    around: dict[str, int] = field(default_factory=dict)
     scales: tuple[str, ...] = ()
     modes: bool = False
 
@@ -171,10 +177,22 @@ def loops_of(program: Program, updates: tuple[Update, ...] = ()) -> list[Loop]:
                 samples=stage.samples,
                 reach={**reach, "": program.halo - margin},
                 stores=stores,
+                around={name: used[update_of(name)].margin for name in (*targets, *bases) if used},
                 scales=tuple(f"w{m}_{k}" for m, update in enumerate(used) for k in range(update.scales)),
             )
         )
     return loops
+
+
+def update_of(name: str) -> int:
+    """Which update a target or a base belongs to.
+
+    Examples
+    --------
+    >>> update_of("target1_c.rate"), update_of("base0_2_c.rate")
+    (1, 0)
+    """
+    return int(name.removeprefix("target").removeprefix("base").split("_")[0])
 
 
 def _update_store(update: Update, m: int, name: str, result: int) -> Store:
@@ -257,10 +275,11 @@ def _numba_loop(loop: Loop, scalars: Scalars) -> str:
     printer = Printer(PYTHON, scalars, names)
     results = printer.results(loop.expressions)
 
-    rows = [
-        f"{names('row', name)} = {array}[{', '.join([f'i{a}' for a in range(last)] + [':'])}]"
-        for name, array in _in_place(loop, names).items()
-    ]
+    rows = []
+    for name, array in _in_place(loop, names).items():
+        g = loop.around.get(name, 0) if last else 0
+        index = [_plus(f"i{a}", g if a else 0) for a in range(last)] + [f"{g}:{_plus(f'n{last}', g)}" if g else ":"]
+        rows.append(f"{names('row', name)} = {array}[{', '.join(index)}]")
     loads = []
     for sample in loop.samples:
         *starts, start = (loop.reach[sample.array] + o for o in sample.offset)
@@ -283,6 +302,8 @@ def _numba_loop(loop: Loop, scalars: Scalars) -> str:
     lines.append(f"def {loop.name}({', '.join(arguments)}):")
     lines += [f"    {name} = p[{index}]" for name, index in sorted(printer.constants.items())]
     lines.append(f"    {extents}= {arguments[0]}.shape")
+    if g := loop.around.get(loop.writes[0], 0):
+        lines += [f"    n{a} -= {2 * g}" for a in range(1, last + 1)]
     lines += [f"{'    ' * (a + 1)}for i{a} in range(n{a}):" for a in range(last)]
     lines += ["    " * (last + 1) + row for row in rows]
     lines.append(f"{'    ' * (last + 1)}for i{last} in range(n{last}):")
@@ -296,14 +317,20 @@ def _cuda_loop(loop: Loop, scalars: Scalars) -> str:
     printer = Printer(C, scalars, names)
     results = printer.results(loop.expressions)
 
-    # for arrays that reach g voxels beyond the output: the stride s<g>_<a> along each axis, this voxel's place at<g>
+    # for arrays that reach g voxels beyond the region: the stride s<g>_<a> along each axis, the place of this voxel in
+    # one that reaches so far along the first axis, too (at<g>), and in one that does not (row<g>)
+    arrays = _in_place(loop, names)
+    around = {name: loop.around.get(name, 0) for name in arrays}
+    reaching = {("at", loop.reach[sample.array]) for sample in loop.samples} | {("row", g) for g in around.values()}
     strides, places = [], []
-    for g in sorted({0, *(loop.reach[sample.array] for sample in loop.samples)}):
+    for g in sorted({g for _, g in reaching}):
         for a in reversed(range(ndim - 1)):
             further = f"s{g}_{a + 1} * " if a + 1 < ndim - 1 else ""
             strides.append(f"const long long s{g}_{a} = {further}({_plus(f'n{a + 1}', 2 * g)});")
-        terms = [f"({_plus(f'i{a}', g)}) * s{g}_{a}" for a in range(ndim - 1)]
-        places.append(f"const long long at{g} = {' + '.join([*terms, _plus(f'i{ndim - 1}', g)])};")
+    for name, g in sorted(reaching):
+        *by_axis, last = [_plus(f"i{a}", g if a or name == "at" else 0) for a in range(ndim)]
+        terms = [f"({i}) * s{g}_{a}" for a, i in enumerate(by_axis)]
+        places.append(f"const long long {name}{g} = {' + '.join([*terms, last])};")
     loads = []
     for sample in loop.samples:
         g = loop.reach[sample.array]
@@ -313,9 +340,9 @@ def _cuda_loop(loop: Loop, scalars: Scalars) -> str:
     for axis in loop.coordinates:
         place = _plus(f"i{loop.axes.index(axis)}", loop.reach[""])
         loads.append(f"const real {names('position', axis)} = {names('along', axis)}[{place}];")
-    arrays, place = _in_place(loop, names), "at0 * components + m" if loop.modes else "at0"
-    stores = [f"const real {names('was', name)} = {arrays[name]}[{place}];" for name in _read_in_place(loop)]
-    stores += [f"{arrays[store.target]}[{place}] = {_sum_of(store, results, names)};" for store in loop.stores]
+    elements = {n: f"{a}[{'row0 * components + m' if loop.modes else f'row{around[n]}'}]" for n, a in arrays.items()}
+    stores = [f"const real {names('was', name)} = {elements[name]};" for name in _read_in_place(loop)]
+    stores += [f"{elements[store.target]} = {_sum_of(store, results, names)};" for store in loop.stores]
     if loop.modes:
         stores = ["for (int m = 0; m < components; ++m) {", *("    " + line for line in stores), "}"]
 

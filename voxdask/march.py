@@ -83,6 +83,8 @@ class FixedMarch:
                     began = clock.perf_counter()
                     try:
                         runner.steps(self.stepper, times, schedule.dt)
+                        if done + count == target:
+                            runner.settle()
                     except NotFiniteError:
                         raise FloatingPointError(f"{self._not_finite(done, count)}; {saver.advice}") from None
                     watch.lap(count, clock.perf_counter() - began)

@@ -7,6 +7,7 @@ three separate things, and only the last two know of tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,13 @@ import numpy as np
 from voxdask import backend, transforms
 from voxdask.boundary import Axis
 from voxdask.kernels import Filter
+from voxdask.symbols import Parameter
 
 #: Name of the spectrum that is being transformed, in a filter.
 TRANSFORMED = "transformed"
+
+#: What a filter multiplies the modes by that are transformed back: no transform scales.
+SCALE = Parameter("transform.scale", positive=True)
 
 
 def saved_name(number: int) -> str:
@@ -48,11 +53,14 @@ class GridTransform:
         Of the fields.
     wavenumbers : {"spectral", "stencil"}
         k, or 2/h sin(k h / 2), which makes the linear part of a stencil exact.
+    fft : str
+        Name of the library that transforms arrays in memory.
     """
 
     axes: tuple[Axis, ...]
     dtype: np.dtype[Any]
     wavenumbers: Literal["spectral", "stencil"] = "spectral"
+    fft: str = "scipy"
 
     @property
     def half(self) -> int | None:
@@ -78,6 +86,11 @@ class GridTransform:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(axis.size for axis in self.axes)
+
+    @cached_property
+    def scale(self) -> float:
+        """What makes an inverse after a forward transform the identity."""
+        return math.prod(axis.transform().scale for axis in self.axes)
 
     @cached_property
     def squares(self) -> tuple[np.ndarray, ...]:
@@ -106,13 +119,13 @@ class GridTransform:
         """
         for a in self._local():
             if a == self.half:
-                block = transforms.forward_half(block, a)
+                block = transforms.forward_half(block, a, fft=self.fft)
             else:
-                block = transforms.forward(block, self.axes[a].transform(), a, overwrite=True)
+                block = transforms.forward(block, self.axes[a].transform(), a, overwrite=True, fft=self.fft)
         return block if len(self.axes) > 1 else block[:, None]
 
     def inverse_slab(self, block: Any) -> Any:
-        """Undo :meth:`forward_slab`.
+        """Undo :meth:`forward_slab`, but for a scale.
 
         Parameters
         ----------
@@ -126,9 +139,9 @@ class GridTransform:
         """
         for a in reversed(self._local()):
             if a == self.half:
-                block = transforms.inverse_half(block, a, self.shape[a], overwrite=True)
+                block = transforms.inverse_half(block, a, self.shape[a], overwrite=True, fft=self.fft)
             else:
-                block = transforms.inverse(block, self.axes[a].transform(), a, overwrite=True)
+                block = transforms.inverse(block, self.axes[a].transform(), a, overwrite=True, fft=self.fft)
         return block if len(self.axes) > 1 else block[:, 0]
 
     @property
@@ -145,7 +158,7 @@ class GridTransform:
     def filter_pencil(
         self, block: Any, start: int, gain: Filter, parameters: Mapping[str, float], saved: Sequence[Any] = ()
     ) -> Any:
-        """Transform columns along the first axis, apply `gain`, and transform back.
+        """Transform columns along the first axis, apply `gain`, and transform back; nothing scales but the gain.
 
         Parameters
         ----------
@@ -153,7 +166,7 @@ class GridTransform:
             Columns ``start`` and following of a spectrum, every row of them.
         start : int
         gain : Filter
-            Of :data:`TRANSFORMED` and the spectra ``saved_name(0)``, ``saved_name(1)``, ...
+            Of :data:`TRANSFORMED` and the spectra ``saved_name(0)``, ``saved_name(1)``, ...; it is given :data:`SCALE`.
         parameters : mapping of str to float
         saved : sequence of array
             The same columns of spectra of shape :attr:`modes_shape` and type :attr:`modes_dtype`, which the gain may
@@ -165,18 +178,22 @@ class GridTransform:
             Of the same shape.
         """
         transform, xp = self.axes[0].transform(), backend.namespace(block)
-        halved = self.half == 0
-        modes = transforms.forward_half(block, 0) if halved else transforms.forward(block, transform, 0)
+        halved, fft = self.half == 0, self.fft
+        if halved:
+            modes = transforms.forward_half(block, 0, fft=fft)
+        else:
+            modes = transforms.forward(block, transform, 0, fft=fft)
         squares = [xp.asarray(q) for q in self.squares]
-        spectra = {TRANSFORMED: modes, **{saved_name(k): modes for k, modes in enumerate(saved)}}
+        spectra = {TRANSFORMED: modes, **{saved_name(k): kept for k, kept in enumerate(saved)}}
+        values = {**parameters, SCALE.name: self.scale}
         if len(squares) == 1:
-            gain({name: spectrum[:, 0] for name, spectrum in spectra.items()}, squares, parameters)
+            gain({name: spectrum[:, 0] for name, spectrum in spectra.items()}, squares, values)
         else:
             squares[1] = squares[1][start : start + block.shape[1]]
-            gain(spectra, squares, parameters)
+            gain(spectra, squares, values)
         if halved:
-            return transforms.inverse_half(modes, 0, self.shape[0], overwrite=True)
-        return transforms.inverse(modes, transform, 0, overwrite=True)
+            return transforms.inverse_half(modes, 0, self.shape[0], overwrite=True, fft=fft)
+        return transforms.inverse(modes, transform, 0, overwrite=True, fft=fft)
 
     def _local(self) -> list[int]:
         """Local axes in the order of a forward transform: real ones, the halved one, complex ones."""

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from voxdask.costs import Rates, nominal, pencils_seconds, sweep_seconds
+from voxdask.spilling import Cut, Route, cut
+from voxdask.units import format_bytes
+from voxdask.windows import Width
 
 Tier = Literal["block", "chunked", "spilled"]
 
@@ -18,8 +24,8 @@ SUM_TILE_BYTES = 1 << 18
 OVERHEAD_BYTES = 16 << 20
 #: Bytes of one chunk of a saved frame, before compression.
 FRAME_CHUNK_BYTES = 8 << 20
-#: Most bytes of a slab of one field in a file of its own.
-FILE_BYTES = 64 << 20
+#: Slabs of one field that a thread holds while it saves a frame: one is made smaller meanwhile.
+SAVE_SLABS = 3
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,25 @@ class Problem:
         return math.prod(n + 2 * self.halo for n in self.shape[1:]) * self.itemsize
 
     @property
+    def padded_bytes(self) -> int:
+        """Bytes of one field with ghost layers."""
+        return (self.shape[0] + 2 * self.halo) * self.padded_row_bytes
+
+    @property
     def spectrum_row_bytes(self) -> int:
         return self.columns * self.mode_bytes if self.spectral else 0
+
+    def stream_width(self, kind: Literal["state", "constants", "spectra"]) -> Width:
+        """How wide all fields are, all constants, or all spectra."""
+        if kind == "spectra":
+            return Width(self.fields, self.spectrum_row_bytes, self.spectrum_row_bytes)
+        return Width(self.fields if kind == "state" else self.constants, self.padded_row_bytes, self.row_bytes)
+
+    @property
+    def nominal_rates(self) -> Rates:
+        """What parts of a step are taken to cost before anything is measured."""
+        voxels = self.voxels // self.shape[0]
+        return nominal(voxels, self.voxels // self.columns, self.fields, 1 + self.inner, self.halo)
 
     @property
     def spectrum_bytes(self) -> int:
@@ -101,9 +124,15 @@ class Plan:
     rows, columns : int
         What is worked on at once: few enough to stay in cache.
     slab_rows, pencil_columns : int
-        What is held at once: as many of these as the memory has room for.
-    chunk_rows : int
-        Thickness of the chunks that frames are saved in.
+        What is read and written at once: as thick as the memory has room for.
+    depth : int
+        Most evaluations of the right-hand side in one sweep.
+    batch : int
+        Steps that are taken before a state is asked for.
+    hand_bytes : int
+        Of the rows and pencils that a streamed run has at hand.
+    chunk_rows, save_rows : int
+        Thickness of the chunks that frames are saved in, and of those that every thread may save at once.
     memory_bytes : int
         Projected peak beside the caller's arrays.
     disk_bytes : int
@@ -119,7 +148,11 @@ class Plan:
     columns: int
     slab_rows: int
     pencil_columns: int
+    depth: int
+    batch: int
+    hand_bytes: int
     chunk_rows: int
+    save_rows: int
     memory_bytes: int
     disk_bytes: int
     memory_limit: int
@@ -151,44 +184,25 @@ class Plan:
         return f"<pre>{self}</pre>"
 
 
-def tile_bytes(problem: Problem, rows: int, columns: int) -> int:
-    """Bytes that a thread needs to work on one tile: padded fields, stages, results, modes."""
-    padded = (rows + 2 * problem.halo) * problem.padded_row_bytes
-    slab = (problem.fields + problem.constants + problem.inner) * padded
+def tile_bytes(problem: Problem, rows: int, columns: int, *, padded: bool = True) -> int:
+    """Bytes that a thread needs to work on one tile: stages, results, modes, and fields that are `padded` for it."""
+    around = (rows + 2 * problem.halo) * problem.padded_row_bytes
+    slab = (problem.inner + (problem.fields + problem.constants if padded else 0)) * around
     slab += problem.fields * rows * problem.row_bytes
     # a transform makes the next array before the last is given up
     slab += 2 * rows * problem.spectrum_row_bytes
     return slab + (2 * problem.shape[0] * columns * problem.mode_bytes if problem.spectral else 0)
 
 
-def buffer_bytes(problem: Problem, slab_rows: int, pencil_columns: int) -> int:
-    """Bytes that a thread needs beside to read and write files: slabs and pencils, windows, crossings."""
-    window = (slab_rows + 2 * problem.halo) * problem.row_bytes
-    total = (problem.fields + problem.constants) * window
-    # slabs to write and to start from, and rows on their way into a frame, once more while they are compressed
-    slabs = problem.registers if problem.spectral else 1 + 2 * max(problem.registers - 2, 1)
-    total += (slabs * problem.fields + 3) * slab_rows * problem.row_bytes
-    if problem.spectral:
-        pencil = problem.shape[0] * pencil_columns * problem.mode_bytes
-        total += problem.fields * max(slab_rows * problem.spectrum_row_bytes, pencil)
-        kept = problem.spectra - 1  # spectra that are kept between evaluations lie in files as whole pencils
-        total += kept * pencil + (pencil if kept else slab_rows * pencil_columns * problem.mode_bytes)
-    return total
-
-
-def spilled_bytes(problem: Problem, threads: int, rows: int, columns: int, slab_rows: int, pencil_columns: int) -> int:
-    """Projected peak of a spilled run."""
-    work = tile_bytes(problem, rows, columns) + buffer_bytes(problem, slab_rows, pencil_columns)
-    return OVERHEAD_BYTES + threads * work
-
-
 def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns: int) -> int:
     """Projected peak of a run in memory on one machine, beside the caller's arrays."""
-    total = OVERHEAD_BYTES + threads * tile_bytes(problem, rows, columns)
-    state = problem.registers * problem.fields * problem.voxels * problem.itemsize
+    block = tier == "block"
+    total = OVERHEAD_BYTES + threads * tile_bytes(problem, rows, columns, padded=not block)
+    field = problem.padded_bytes if block else problem.voxels * problem.itemsize
+    total += problem.constants * (field if block else 0)
     spectra = problem.fields * problem.spectra * problem.spectrum_bytes
     # Dask makes the next state and spectrum while the last are read
-    return total + (2 if tier == "chunked" else 1) * (state + spectra)
+    return total + (1 if block else 2) * (problem.registers * problem.fields * field + spectra)
 
 
 def make_plan(
@@ -200,6 +214,7 @@ def make_plan(
     chunk_rows: int | None = None,
     frame_bytes: int = 0,
     why: str = "",
+    routes: Callable[[], Sequence[Route]] = tuple,
 ) -> Plan:
     """Choose tier, tiles and chunks.
 
@@ -217,6 +232,8 @@ def make_plan(
         Frames that the run keeps in memory, if it does not spill.
     why : str
         Reason to be given for the tier that the caller's arrays ask for.
+    routes : callable
+        Gives the ways in which a run may be spilled; asked only if it must be.
 
     Returns
     -------
@@ -232,14 +249,15 @@ def make_plan(
     >>> problem = Problem((64, 64, 64), 4, 1, 0, 1, 2, 1, 1, 64, 33 * 8)
     >>> make_plan(problem, memory_limit=10**9, threads=2).tier
     'block'
-    >>> make_plan(problem, memory_limit=18 * 10**6, threads=2).tier
-    'spilled'
+    >>> make_plan(problem, memory_limit=18 * 10**6, threads=2)
+    Traceback (most recent call last):
+    MemoryError: the run takes 32.2 MB, more than memory_limit=18.0 MB, and can't be spilled
     """
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
     tier: Tier = "chunked" if chunked else "block"
     in_memory = memory_bytes(problem, tier, threads, rows, columns) + frame_bytes
     if in_memory > memory_limit:
-        return _spill(problem, memory_limit, threads, in_memory)
+        return spill(problem, memory_limit, threads, in_memory, routes())
     size = problem.shape[0]
     if chunked:
         whole = min(size, chunk_rows or max(-(-size // (2 * threads)), problem.halo, 1))
@@ -248,99 +266,105 @@ def make_plan(
         slab_rows, whole = rows, min(size, max(FRAME_CHUNK_BYTES // problem.row_bytes, rows))
     reason = why or f"{format_bytes(in_memory)} fit in memory"
     return Plan(
-        tier, problem, threads, rows, columns, slab_rows, columns, whole, in_memory, 0, memory_limit, reason
-    )
+        tier, problem, threads, rows, columns, slab_rows, columns, 1, 1, 0, whole, whole, in_memory, 0, memory_limit,
+        reason,
+    )  # fmt: skip
 
 
 def has_room_for_chunks(plan: Plan, chunk_rows: int) -> bool:
     """Whether a plan can save chunks as thick as an earlier one chose, one at a time if they are thicker than slabs."""
-    more = 3 * (chunk_rows - plan.threads * plan.slab_rows) * plan.problem.row_bytes
+    more = SAVE_SLABS * (chunk_rows - plan.threads * plan.save_rows) * plan.problem.row_bytes
     return plan.tier != "spilled" or more <= OVERHEAD_BYTES // 4
 
 
 def _cache_tiles(problem: Problem, row_tile_bytes: int) -> tuple[int, int]:
     # the many fields of a family share the cache, which two find room in
-    rows = max(row_tile_bytes // (problem.row_bytes * max(problem.fields // 2, 1)), 2 * problem.halo, 1)
+    rows = row_tile_bytes // (problem.row_bytes * max(problem.fields // 2, 1))
+    # a thicker tile makes fewer rows around it, but a transform of one leaves the cache
+    rows = max(rows, (2 if problem.spectral else 4) * problem.halo, 1)
     columns = max(TILE_BYTES // (problem.shape[0] * max(problem.mode_bytes, 1)), 1)
     return min(rows, problem.shape[0]), min(columns, problem.columns)
 
 
-def _spill(problem: Problem, memory_limit: int, threads: int, in_memory: int) -> Plan:
-    """The thickest slabs and pencils under a limit; thinner tiles, then fewer threads, where these do not fit."""
-    disk = (problem.registers + 4) * problem.fields + problem.constants
-    disk_bytes = disk * problem.voxels * problem.itemsize + problem.fields * problem.spectra * problem.spectrum_bytes
-    cache_rows, cache_columns = _cache_tiles(problem, TILE_BYTES)
-
-    def needed(workers: int, rows: int, columns: int) -> int:
-        thin = (min(cache_rows, rows), min(cache_columns, columns))
-        return spilled_bytes(problem, workers, *thin, rows, columns)
-
-    def widest(workers: int, rows: int) -> int:
-        """Most columns of a pencil beside slabs of some rows; 0 if not even one fits."""
-        low, high = 0, max(1, problem.columns // (2 * workers)) if problem.spectral else 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if needed(workers, rows, middle) <= memory_limit else (low, middle - 1)
-        return low
-
-    for workers in range(threads, 0, -1):
-        # work for every thread in every sweep, and no file of more than 64 MiB
-        most = max(1, min(problem.shape[0] // (2 * workers), FILE_BYTES // problem.row_bytes))
-        # the largest crossings of slabs and pencils make the fewest files; thick slabs read the fewest ghost rows
-        size, rows = max((rows * widest(workers, rows), rows) for rows in range(1, most + 1))
-        if size == 0:
-            continue
-        columns = size // rows
-        thin = (min(cache_rows, rows), min(cache_columns, columns))
-        reason = f"{format_bytes(in_memory)} would not fit into {format_bytes(memory_limit)}"
-        total = needed(workers, rows, columns)
-        return Plan(
-            "spilled", problem, workers, *thin, rows, columns, rows, total, disk_bytes, memory_limit, reason
-        )
-    raise MemoryError(
-        f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: a slab of one row "
-        f"of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels takes {format_bytes(needed(1, 1, 1))}"
-    )
-
-
-def format_bytes(count: int) -> str:
-    """Bytes for people.
-
-    Examples
-    --------
-    >>> format_bytes(3_200_000)
-    '3.2 MB'
-    """
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def parse_bytes(text: str | int | float) -> int:
-    """Bytes from a number or a text such as ``"200MB"`` or ``"1.5 GiB"``.
+def spill(
+    problem: Problem,
+    memory_limit: int,
+    threads: int,
+    in_memory: int,
+    routes: Sequence[Route],
+    rates: Rates | None = None,
+) -> Plan:
+    """The thickest slabs and pencils under a limit; fewer threads, where these do not fit.
 
     Raises
     ------
-    ValueError
-        If it is neither, or not positive.
-
-    Examples
-    --------
-    >>> parse_bytes("200MB"), parse_bytes("1 KiB")
-    (200000000, 1024)
+    MemoryError
+        If there is no route, or not even slabs of one row fit.
     """
-    units = {"": 1, "B": 1} | {f"{p}B": 1000 ** (i + 1) for i, p in enumerate("kMGT")}
-    units |= {f"{p}iB": 1024 ** (i + 1) for i, p in enumerate("KMGT")}
-    lower = {unit.lower(): factor for unit, factor in units.items()}
-    words = str(text).strip()
-    digits = words.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    try:
-        count = float(digits) * lower[words[len(digits) :].strip().lower()]
-    except (ValueError, KeyError):
-        raise ValueError(f'memory_limit is {text!r}; give bytes or a text such as "200MB" or "4GiB"') from None
-    if not count > 0 or math.isinf(count):
-        raise ValueError(f"memory_limit is {text!r}; it must be positive")
-    return int(count)
+    if not routes:
+        raise MemoryError(
+            f"the run takes {format_bytes(in_memory)}, more than memory_limit={format_bytes(memory_limit)}, "
+            "and can't be spilled"
+        )
+    cache_rows, cache_columns = _cache_tiles(problem, TILE_BYTES)
+    column_bytes = problem.shape[0] * problem.mode_bytes
+
+    def cut_for(route: Route, workers: int, limit: int) -> Cut | None:
+        def budget(rows: int, columns: int) -> int:
+            tile = tile_bytes(problem, min(cache_rows, rows), min(cache_columns, columns), padded=False)
+            return limit - fixed_bytes(workers, limit) - workers * tile
+
+        return cut(
+            route, problem.shape, columns=problem.columns, column_bytes=column_bytes,
+            row_bytes=problem.padded_row_bytes, fill_slabs=workers, budget=budget,
+        )  # fmt: skip
+
+    def save_rows(workers: int, limit: int) -> int:
+        room = min(FRAME_CHUNK_BYTES, limit // (8 * SAVE_SLABS * workers))
+        return max(1, min(problem.shape[0], room // problem.row_bytes))
+
+    def fixed_bytes(workers: int, limit: int) -> int:
+        return OVERHEAD_BYTES + workers * SAVE_SLABS * save_rows(workers, limit) * problem.row_bytes
+
+    for workers in range(threads, 0, -1):
+        cuts = [found for route in routes if (found := cut_for(route, workers, memory_limit))]
+        if not cuts:
+            continue
+        best = min(cuts, key=lambda found: spilled_seconds(problem, found, workers, cache_rows, rates))
+        rows, columns, route = best.rows, best.columns, best.route
+        thin = (min(cache_rows, rows), min(cache_columns, columns))
+        total = fixed_bytes(workers, memory_limit) + workers * tile_bytes(problem, *thin, padded=False) + best.bytes
+        save = save_rows(workers, memory_limit)
+        state = problem.fields * problem.voxels * problem.itemsize
+        disk = (route.states + 2 * route.kept) * state + problem.constants * problem.voxels * problem.itemsize
+        disk += problem.fields * problem.spectra * problem.spectrum_bytes
+        reason = f"{format_bytes(in_memory)} would not fit into {format_bytes(memory_limit)}"
+        return Plan(
+            "spilled", problem, workers, *thin, rows, columns, route.depth, route.steps, best.bytes, save, save, total,
+            disk, memory_limit, reason,
+        )  # fmt: skip
+    least = next(1 << k for k in range(20, 63) if any(cut_for(route, 1, 1 << k) for route in routes))
+    needed = _least(least // 2, least, lambda limit: any(cut_for(route, 1, limit) for route in routes))
+    raise MemoryError(
+        f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: a slab of one row "
+        f"of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels takes {format_bytes(needed)}"
+    )
+
+
+def spilled_seconds(problem: Problem, found: Cut, threads: int, tile_rows: int, rates: Rates | None = None) -> float:
+    """What a step along a route costs."""
+    rates, route = rates or problem.nominal_rates, found.route
+    seconds = sum(
+        sweep_seconds(chain, problem.shape[0], found.rows, tile_rows, threads, rates) for chain in route.chains
+    )
+    columns, column_bytes = problem.fields * problem.columns, problem.shape[0] * problem.mode_bytes
+    seconds += pencils_seconds(route.pencils, columns, column_bytes, found.columns, threads, rates)
+    return seconds / route.steps
+
+
+def _least(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The smallest number from `low` + 1 to `high` that fits, which `high` does."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high

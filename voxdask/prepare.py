@@ -45,6 +45,7 @@ def prepare(
     ds: xr.Dataset,
     boundary: Any,
     wavenumbers: Literal["spectral", "stencil"] = "spectral",
+    fft: str = "scipy",
 ) -> Prepared:
     """Check a dataset against an equation and discretise the one on the grid of the other.
 
@@ -56,6 +57,8 @@ def prepare(
     boundary : str, Dirichlet, Neumann, tuple or mapping
         See :func:`voxdask.boundary.parse`.
     wavenumbers : {"spectral", "stencil"}
+    fft : str
+        Name of the library that transforms arrays in memory; see :func:`voxdask.backend.check_fft`.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def prepare(
     axes = boundaries.parse(boundary, grid)
     if equation.family:
         _check_ends(equation.fields[0], equation.family, axes)
-    system = discretise(equation, grid, axes, dtype, maxima, wavenumbers)
+    system = discretise(equation, grid, axes, dtype, maxima, wavenumbers, backend.check_fft(fft))
     return Prepared(system, Operators(equation, grid.dims), fields, constants, ds)
 
 

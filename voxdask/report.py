@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from voxdask.planning import format_bytes
+from voxdask.units import format_bytes
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -22,12 +23,14 @@ from voxdask.evaluate import problem_of
 from voxdask.inputs import checksum_of
 from voxdask.loop import Callback, Loop
 from voxdask.march import AdaptiveMarch, FixedMarch, March
-from voxdask.planning import Plan, format_bytes, make_plan, parse_bytes
+from voxdask.planning import Plan, make_plan
 from voxdask.prepare import Prepared, prepare
+from voxdask.rehearsal import routes
 from voxdask.schedule import make_schedule, make_span, whole_number
 from voxdask.stability import warn_if_unstable
 from voxdask.steppers import Stepper, is_adaptive, stepper_of
 from voxdask.store import MANIFEST
+from voxdask.units import format_bytes, parse_bytes
 
 Device = Literal["auto", "cpu", "gpu"]
 
@@ -194,7 +197,7 @@ def plan(
     --------
     >>> import numpy as np, voxdask as vd
     >>> ds = vd.dataset({"c": np.zeros((64, 64, 64), np.float32)})
-    >>> vd.plan(vd.models.CahnHilliard(), ds, memory_limit="20MB").tier
+    >>> vd.plan(vd.models.CahnHilliard(), ds, memory_limit="24MB").tier
     'spilled'
     """
     method = stepper_of(stepper)
@@ -241,6 +244,11 @@ def _plan(
 ) -> tuple[Plan, bool]:
     """The plan, and whether it runs on a cluster."""
     problem = problem_of(prepared, stepper.registers, stepper.spectra)
+    system = prepared.system
+    spill = partial(
+        routes, stepper, prepared.operators, constants=bool(system.constants), weighted=bool(system.weights),
+        width=problem.stream_width,
+    )  # fmt: skip
     if chunks is not None:
         chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
     held = frames * problem.fields * problem.voxels * problem.itemsize
@@ -253,8 +261,9 @@ def _plan(
         limit = parse_bytes(memory_limit) if memory_limit is not None else _cluster_memory(cluster)
         why = "Dask arrays, on a cluster" if chunks is None else f"chunks={chunks}, on a cluster"
         plan = make_plan(
-            problem, memory_limit=limit, threads=threads, chunked=True, chunk_rows=chunks, frame_bytes=held, why=why
-        )
+            problem, memory_limit=limit, threads=threads, chunked=True, chunk_rows=chunks, frame_bytes=held, why=why,
+            routes=spill,
+        )  # fmt: skip
         if plan.tier == "chunked":
             return plan, True
     # what does not fit on the cluster runs in this process, with what this machine has
@@ -268,6 +277,7 @@ def _plan(
         chunk_rows=chunks,
         frame_bytes=held,
         why=why if cluster is None else "",
+        routes=spill,
     )
     return plan, False
 

@@ -1,38 +1,42 @@
-"""What is done to one chunk: the functions that Dask runs, each over thin tiles.
+"""What is done to one chunk: the functions that Dask runs.
 
 A chunk is a slab of some rows, or a pencil of some columns of modes. These are plain functions of a
-:class:`Context` and of arrays; they know nothing of graphs.
+:class:`~voxdask.passes.Context` and of arrays; they know nothing of graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from voxdask import halo, tiles
-from voxdask.halo import ArrayRows, PieceRows
+from voxdask import backend, halo, passes, tiles
+from voxdask.halo import PieceRows
 from voxdask.kernels import Filter, Kernel
+from voxdask.passes import Context
 from voxdask.pencil import tiles as split
-from voxdask.system import System
+from voxdask.recycler import Recycler
+from voxdask.system import SUM, System
 from voxdask.tiles import Workspace
+from voxdask.windows import domain_rows
 
 _workspace = Workspace()
 
-Pieces = dict[str, list[tuple[int, Any]]]
+#: Memory of the chunks of this process, which every step makes anew.
+recycler = Recycler()
+
+#: Parts of a slab and its neighbours, each with the row that it starts at.
+Pieces = list[tuple[int, Any]]
+
+#: What a semi-implicit step has yet to do on a slab; see :func:`finish`.
+Pending = dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What every task of a run needs."""
-
-    system: System
-    rates: tuple[str, ...]
-    rows: int
-    columns: int
-    sum_rows: int
+def _empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+    """A fresh array where another lies."""
+    xp = backend.namespace(like)
+    return recycler.empty(shape, dtype) if xp is np else xp.empty(shape, dtype)
 
 
 def advance_slab(
@@ -41,50 +45,56 @@ def advance_slab(
     t: float,
     lo: int,
     hi: int,
-    pieces: Pieces,
+    pieces: Mapping[str, Pieces],
     bases: Sequence[Sequence[Mapping[str, Any]]],
     scales: Sequence[float],
     rated: Sequence[bool],
     end: float,
     spectral: bool,
     parts: Sequence[tuple[int, int]] | None,
+    pending: Pending | None = None,
 ) -> dict[Any, Any]:
     """Targets of one slab of every field, by (number, name).
 
     If `spectral`, the first target (the rate itself, if there is none) is not kept: rows of its spectrum are, by
-    name, or by (name, part) if cut into `parts`.
+    name, or by (name, part) if cut into `parts`. If the state is `pending`, it is finished first, ghost rows and all,
+    and its rows are among the results, by ("state", name).
     """
     system, names = context.system, dict(zip(context.system.fields, context.rates, strict=True))
-    sources = {name: PieceRows(parts) for name, parts in pieces.items()}
+    sources, results = {name: PieceRows(parts) for name, parts in pieces.items()}, dict[Any, Any]()
+    given = {
+        f"base{m}_{k}_{rate}": blocks[name]
+        for m, every in enumerate(bases)
+        for k, blocks in enumerate(every)
+        for name, rate in names.items()
+        if blocks is not None
+    }
+    if pending is not None:
+        depth, first = kernel.halo, system.axes[0]
+        start, stop = (lo - depth, hi + depth) if first.periodic else (max(lo - depth, 0), min(hi + depth, first.size))
+        finished = finish(context, pending, start, stop, (lo, hi))
+        sources |= {name: PieceRows([(start, rows)], unwrapped=True) for name, rows in finished.items()}
+        for name, rows in finished.items():
+            results["state", name] = rows[lo - start : hi - start]
+        for m, every in enumerate(bases):  # the state may be one of its own update's
+            own = (k for k, blocks in enumerate(every) if blocks is None)
+            given |= {f"base{m}_{k}_{rate}": results["state", name] for k in own for name, rate in names.items()}
+    like = next(part for rows in sources.values() for _, part in rows.all)
     shape = (hi - lo, *system.grid.shape[1:])
     kept = [m for m in range(len(rated)) if not (spectral and m == 0)]
-    targets = {(m, name): np.empty(shape, system.dtype) for m in kept for name in names}
+    results |= {(m, name): _empty(shape, system.dtype, like) for m in kept for name in names}
     modes = (hi - lo, *system.transform.spectrum_shape[1:])
-    spectra = {name: np.empty(modes, system.transform.spectrum_dtype) for name in (names if spectral else ())}
-    for a, b in split(hi - lo, context.rows):
-        given = {
-            f"base{m}_{k}_{rate}": blocks[name][a:b]
-            for m, every in enumerate(bases)
-            for k, blocks in enumerate(every)
-            for name, rate in names.items()
-        }
-        out = {f"target{m}_{names[name]}": target[a:b] for (m, name), target in targets.items()}
-        tile = tiles.rates(
-            system, kernel, t, lo + a, lo + b, sources, _workspace, bases=given, scales=scales, out=out
-        )
-        for (m, _), target in targets.items():
-            if rated[m]:
-                halo.release(target[a:b], lo + a, system.axes)
-            else:
-                halo.hold(target[a:b], lo + a, system.axes, end)
-        for name, spectrum in spectra.items():
-            weight = tiles.weight_of(system, name, sources, lo + a, lo + b)
-            made = tile[f"target0_{names[name]}" if rated else names[name]]
-            spectrum[a:b] = tiles.to_spectrum(system, made, lo + a, weight)
+    spectra = {name: _empty(modes, system.transform.spectrum_dtype, like) for name in (names if spectral else ())}
+    passes.advance(
+        context, kernel, t, lo, hi, sources, _workspace, bases=given, scales=scales, rated=rated, end=end,
+        out={f"target{m}_{rate}": results[m, name] for m in kept for name, rate in names.items()},
+        spectra=spectra, like=like,
+    )  # fmt: skip
     if parts is None:
-        return {**targets, **spectra}
-    cut = {(n, j): np.ascontiguousarray(s[:, a:b]) for n, s in spectra.items() for j, (a, b) in enumerate(parts)}
-    return {**targets, **cut}
+        return {**results, **spectra}
+    xp = backend.namespace(like)
+    cut = {(n, j): xp.ascontiguousarray(s[:, a:b]) for n, s in spectra.items() for j, (a, b) in enumerate(parts)}
+    return {**results, **cut}
 
 
 def filter_pencil(
@@ -104,52 +114,86 @@ def filter_pencil(
 
     A filter that saves spectra gives these too.
     """
-    system = context.system
-    shape = (slabs[-1][1], stop - start, *system.transform.spectrum_shape[2:])
-    pencil = np.empty(shape, system.transform.spectrum_dtype)
-    for (lo, hi), made in zip(slabs, rows, strict=True):
-        pencil[lo:hi] = made if cut else made[name][:, start:stop]
-    modes = (system.transform.modes_shape[0], *shape[1:])
-    saved = [np.empty(modes, system.transform.modes_dtype) for _ in multiply.arrays[1:]]
+    transform, first = context.system.transform, 0 if cut else start
+    parts = [made if cut else made[name] for made in rows]
+    shape = (slabs[-1][1], stop - start, *transform.spectrum_shape[2:])
+    pencil = _empty(shape, transform.spectrum_dtype, parts[0])
+    modes = (transform.modes_shape[0], *shape[1:])
+    saved = [_empty(modes, transform.modes_dtype, parts[0]) for _ in multiply.arrays[1:]]
     for block, values in zip(saved, stored, strict=False):  # more may be saved than were before
         block[...] = values
-    for a, b in split(stop - start, context.columns):
-        narrow = [block[:, a:b] for block in saved]
-        pencil[:, a:b] = tiles.filtered(system, pencil[:, a:b], start + a, multiply, t, dt, narrow)
+
+    def gather(a: int, b: int) -> Any:
+        tile = _workspace.empty("pencil", (shape[0], b - a, *shape[2:]), transform.spectrum_dtype, parts[0])
+        for (lo, hi), part in zip(slabs, parts, strict=True):
+            tile[lo:hi] = part[:, first + a : first + b]
+        return tile
+
+    passes.through(context, multiply, start, stop, gather, pencil, t, dt, saved)
     return (pencil, *saved) if saved else pencil
 
 
-def update_slab(
-    context: Context,
-    name: str,
-    bases: Sequence[tuple[Any, float]],
-    weighing: Any,
-    lo: int,
-    hi: int,
-    pencils: Sequence[tuple[int, int]],
-    columns: Sequence[Any],
-    cut: bool,
-    end: float,
-) -> Any:
-    """Rows of a field at the end of a step; from pencils, whole or `cut` to the rows."""
-    system = context.system
-    new = np.empty((hi - lo, *system.grid.shape[1:]), system.dtype)
-    weights = {} if weighing is None else {system.weights[name].field: ArrayRows(weighing, lo)}
-    for a, b in split(hi - lo, context.rows):
-        shape = (b - a, *system.transform.spectrum_shape[1:])
-        spectrum = _workspace.empty("spectrum", shape, system.transform.spectrum_dtype)
-        rows = slice(a, b) if cut else slice(lo + a, lo + b)
-        for (start, stop), pencil in zip(pencils, columns, strict=True):
-            spectrum[:, start:stop] = pencil[rows]
-        weight = tiles.weight_of(system, name, weights, lo + a, lo + b) if weights else None
-        tile = [(block[a:b], c) for block, c in bases]
-        tiles.updated(system, tile, spectrum, lo + a, end, new[a:b], weight)
-    return new
+def finish(context: Context, pending: Pending, start: int, stop: int, own: tuple[int, int]) -> dict[str, Any]:
+    """Rows [start, stop) of every field at the end of a semi-implicit step, beyond a periodic axis as if it went on.
+
+    Parameters
+    ----------
+    context : Context
+    pending : dict
+        ``columns``: for every field pieces of every pencil, ``pencils`` their columns; ``kernels`` that add up,
+        ``bases`` (pieces of every field of every term) with ``scales``; ``weights`` (pieces); ``end`` of the step.
+    start, stop : int
+    own : (int, int)
+        The rows of the slab itself; those around it come from others.
+    """
+    system, size = context.system, context.system.grid.shape[0]
+    finished = {}
+    for name, pencils in pending["columns"].items():
+        kernel, like = pending["kernels"][name], pencils[0][0][1]
+        spectrum = _Gathered(system, pending["pencils"], [PieceRows(pieces) for pieces in pencils], like)
+        out = _empty((stop - start, *system.grid.shape[1:]), system.dtype, like)
+        weight = system.weights.get(name)
+        weights = PieceRows(pending["weights"][weight.field]) if weight else None
+        terms = [PieceRows(pieces[name]) for pieces in pending["bases"]]
+        cuts = [(start, own[0]), own, (own[1], stop)]
+        for row, lo, hi in (part for cut in cuts for part in domain_rows(*cut, size)):
+            bases = {f"base0_{k}_{SUM}": halo.rows_of(rows, lo, hi) for k, rows in enumerate(terms)}
+            passes.backward(
+                context, name, kernel, lo, hi, spectrum, bases, pending["scales"], weights, pending["end"],
+                out[row - start : row - start + hi - lo],
+            )  # fmt: skip
+        finished[name] = out
+    return finished
+
+
+class _Gathered:
+    """Rows of a spectrum that lies in pencils."""
+
+    unwrapped = False
+
+    def __init__(
+        self, system: System, ranges: Sequence[tuple[int, int]], pencils: Sequence[PieceRows], like: Any
+    ) -> None:
+        self.system, self.ranges, self.pencils, self.like = system, ranges, pencils, like
+
+    def pieces(self, lo: int, hi: int) -> Iterable[tuple[int, Any]]:
+        transform = self.system.transform
+        shape = (hi - lo, *transform.spectrum_shape[1:])
+        tile = _workspace.empty("spectrum", shape, transform.spectrum_dtype, self.like)
+        for (first, last), rows in zip(self.ranges, self.pencils, strict=True):
+            for row, piece in rows.pieces(lo, hi):
+                tile[row - lo : row - lo + len(piece), first:last] = piece
+        return ((lo, tile),)
+
+
+def update_slab(context: Context, pending: Pending, lo: int, hi: int) -> dict[str, Any]:
+    """Rows of every field at the end of a semi-implicit step."""
+    return finish(context, pending, lo, hi, (lo, hi))
 
 
 def combine_slab(context: Context, lo: int, blocks: Sequence[Any], weights: Sequence[float], end: float) -> Any:
     """The sum of rows of a field with coefficients."""
-    out = np.empty_like(blocks[0])
+    out = _empty(blocks[0].shape, blocks[0].dtype, blocks[0])
     for a, b in split(len(out), context.sum_rows):
         tiles.add_up(((block[a:b], c) for block, c in zip(blocks, weights, strict=True)), out[a:b])
     halo.hold(out, lo, context.system.axes, end)
@@ -162,22 +206,23 @@ def error_slab(
     """Row by row, squares of the sum of rows of a field in units of the tolerance."""
     sums = []
     for a, b in split(len(blocks[0]), context.sum_rows):
-        total = _workspace.empty("error", (b - a, *blocks[0].shape[1:]), blocks[0].dtype)
+        total = _workspace.empty("error", (b - a, *blocks[0].shape[1:]), blocks[0].dtype, blocks[0])
         tiles.add_up(((block[a:b], c) for block, c in zip(blocks, weights, strict=True)), total)
         sums.append(tiles.square_sums(total, (state[a:b] for state in states), atol, rtol))
-    return np.concatenate(sums)
+    return backend.namespace(blocks[0]).concatenate(sums)
 
 
 def rate_slab(
-    context: Context, kernel: Kernel, t: float, lo: int, hi: int, pieces: Pieces, release: bool
+    context: Context, kernel: Kernel, t: float, lo: int, hi: int, pieces: Mapping[str, Pieces], release: bool
 ) -> dict[str, Any]:
     """The outputs of a kernel on one slab."""
     system = context.system
     sources = {name: PieceRows(parts) for name, parts in pieces.items()}
-    out = {name: np.empty((hi - lo, *system.grid.shape[1:]), system.dtype) for name in kernel.outputs}
+    like = next(part for rows in sources.values() for _, part in rows.all)
+    out = {name: _empty((hi - lo, *system.grid.shape[1:]), system.dtype, like) for name in kernel.outputs}
     for a, b in split(hi - lo, context.rows):
         tile = {name: block[a:b] for name, block in out.items()}
-        tiles.rates(system, kernel, t, lo + a, lo + b, sources, _workspace, out=tile)
+        tiles.rates(system, kernel, t, lo + a, lo + b, sources, _workspace, out=tile, like=like)
         for block in tile.values() if release else ():
             halo.release(block, lo + a, system.axes)
     return out
@@ -187,7 +232,7 @@ def start_slab(context: Context, lo: int, blocks: Mapping[str, Any], time: float
     """Rows of every field in the run's dtype, with held nodes at their values."""
     result = {}
     for name, block in blocks.items():
-        result[name] = np.array(block, context.system.dtype, order="C")
+        result[name] = backend.namespace(block).array(block, context.system.dtype, order="C")
         halo.hold(result[name], lo, context.system.axes, time)
     return result
 

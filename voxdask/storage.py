@@ -1,208 +1,167 @@
-"""Where the fields and spectra of a run lie: in memory, or in files a slab at a time.
+"""Where the fields and spectra of a streamed run lie: in files, or in host memory when a device works on them.
 
-Both kinds answer the same questions, so that a sweep does not know which it has. What is asked for is
-whole slabs of rows and whole pencils of columns; in memory these are views, from files they are read into
-buffers that a thread uses again and again. ``done`` gives back what was written to.
+Rows and columns are copied to and from where they are worked on. A field is in slabs of rows; a spectrum is in
+crossings of slabs and pencils, so that whole chunks are written whichever way it is gone through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from voxdask import backend
-from voxdask.boundary import Axis
 from voxdask.chunkfiles import ChunkFiles
-from voxdask.halo import ArrayRows, PieceRows, Rows
-from voxdask.pencil import tiles
-from voxdask.tiles import Workspace
+from voxdask.pencil import GridTransform
+from voxdask.pencil import tiles as split
 
 
-class FieldStorage(Protocol):
-    """One field of a state."""
+class Rows(Protocol):
+    """Rows of arrays of several names."""
 
-    def window(self, lo: int, hi: int, depth: int, first: Axis, name: str) -> Rows:
-        """Rows [lo, hi) and all that their ghost layers of a depth touch, ready to be read in tiles."""
+    def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
+        """Copy rows [lo, hi) to `out`, whose rows may lie apart."""
         ...
 
-    def slab(self, lo: int, hi: int, name: str, *, filled: bool) -> Any:
-        """A block to write rows [lo, hi) to; `filled` with what is there."""
-        ...
-
-    def done(self, lo: int, block: Any) -> None:
-        """The rows of a slab are written."""
-        ...
-
-    def read_rows(self, lo: int, hi: int) -> Any:
-        """A copy or view of rows [lo, hi), good until this thread asks for others."""
+    def write(self, name: str, lo: int, block: np.ndarray) -> None:
+        """Overwrite the slab that begins at `lo`."""
         ...
 
 
-class SpectrumStorage(Protocol):
-    """The spectrum between two sweeps; slabs and pencils as they were cut when it was made."""
+class Spectra(Rows, Protocol):
+    """Spectra between two sweeps, and those that a step keeps from one evaluation to the next."""
 
-    def slab(self, lo: int, hi: int, *, filled: bool) -> Any: ...
-    def slab_done(self, lo: int, block: Any) -> None: ...
-    def pencil(self, start: int, stop: int, *, filled: bool = True) -> Any: ...
-    def pencil_done(self, start: int, block: Any) -> None: ...
+    def read_columns(self, name: str, start: int, out: np.ndarray) -> None:
+        """Copy every row of the pencil that begins at column `start` to `out`."""
+        ...
 
+    def write_columns(self, name: str, start: int, block: np.ndarray) -> None: ...
 
-class FieldInMemory:
-    """A field in one array."""
+    def read_saved(self, name: str, number: int, start: int, out: np.ndarray) -> None:
+        """The same of a spectrum that was saved."""
+        ...
 
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def window(self, lo: int, hi: int, depth: int, first: Axis, name: str) -> Rows:
-        return ArrayRows(self.array)
-
-    def slab(self, lo: int, hi: int, name: str, *, filled: bool) -> Any:
-        return self.array[lo:hi]
-
-    def done(self, lo: int, block: Any) -> None:
-        """The block is the array."""
-
-    def read_rows(self, lo: int, hi: int) -> Any:
-        return self.array[lo:hi]
+    def write_saved(self, name: str, number: int, start: int, block: np.ndarray) -> None: ...
 
 
-class FieldInFiles:
-    """A field in chunk files as thick as a slab."""
+class RowsInFiles:
+    """Rows in chunk files as thick as a slab."""
 
-    def __init__(self, files: ChunkFiles, workspace: Workspace) -> None:
-        self.files, self.workspace = files, workspace
+    def __init__(self, files: Mapping[str, ChunkFiles]) -> None:
+        self.files = files
 
-    def window(self, lo: int, hi: int, depth: int, first: Axis, name: str) -> Rows:
-        inside_lo, inside_hi = max(lo - depth, 0), min(hi + depth, first.size)
-        pieces = [(inside_lo, self._read(inside_lo, inside_hi, f"window_{name}"))]
-        if first.periodic and depth:
-            outside = (*range(lo - depth, inside_lo), *range(inside_hi, hi + depth))
-            rows = {first.ghost(p).source for p in outside} - {*range(inside_lo, inside_hi)}
-            pieces += [(row, self.files.read_rows(row, row + 1)) for row in rows]
-        return PieceRows(pieces)
+    def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
+        self.files[name].read_rows(lo, hi, out)
 
-    def slab(self, lo: int, hi: int, name: str, *, filled: bool) -> Any:
-        if filled:
-            return self._read(lo, hi, f"slab_{name}")
-        return self.workspace.empty(f"slab_{name}", (hi - lo, *self.files.shape[1:]), self.files.dtype)
-
-    def done(self, lo: int, block: Any) -> None:
-        self.files.write_rows(lo, block)
-
-    def read_rows(self, lo: int, hi: int) -> Any:
-        return self._read(lo, hi, "rows")
-
-    def _read(self, lo: int, hi: int, name: str) -> Any:
-        shape = (hi - lo, *self.files.shape[1:])
-        return self.files.read_rows(lo, hi, self.workspace.empty(name, shape, self.files.dtype))
+    def write(self, name: str, lo: int, block: np.ndarray) -> None:
+        self.files[name].write_rows(lo, block)
 
 
-class SpectrumInMemory:
-    """A spectrum in one array."""
+class SpectraInFiles:
+    """Spectra in chunk files, each the crossing of a slab and a pencil; saved ones in whole pencils."""
 
-    def __init__(self, array: Any) -> None:
-        self.array = array
+    def __init__(self, create: Callable[..., ChunkFiles], transform: GridTransform, rows: int, columns: int) -> None:
+        self.create, self.transform, self.rows, self.columns = create, transform, rows, columns
+        self.files: dict[str, ChunkFiles] = {}
+        self._lock = threading.Lock()
 
-    def slab(self, lo: int, hi: int, *, filled: bool) -> Any:
-        return self.array[lo:hi]
+    def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
+        files = self._crossings(name)
+        for first, last in split(files.shape[0], self.rows):
+            a, b = max(lo, first), min(hi, last)
+            for start, stop in self._pencils() if a < b else ():
+                index = self._index(first // self.rows, start)
+                files.read_chunk(index, out[a - lo : b - lo, start:stop], (a - first, b - first))
 
-    def slab_done(self, lo: int, block: Any) -> None:
-        """The block is the array."""
+    def write(self, name: str, lo: int, block: np.ndarray) -> None:
+        files = self._crossings(name)
+        for start, stop in self._pencils():
+            files.write_chunk(self._index(lo // self.rows, start), block[:, start:stop])
 
-    def pencil(self, start: int, stop: int, *, filled: bool = True) -> Any:
-        return self.array[:, start:stop]
+    def read_columns(self, name: str, start: int, out: np.ndarray) -> None:
+        files = self._crossings(name)
+        for lo, hi in split(files.shape[0], self.rows):
+            files.read_chunk(self._index(lo // self.rows, start), out[lo:hi])
 
-    def pencil_done(self, start: int, block: Any) -> None:
-        """The block is the array."""
+    def write_columns(self, name: str, start: int, block: np.ndarray) -> None:
+        files = self._crossings(name)
+        for lo, hi in split(files.shape[0], self.rows):
+            files.write_chunk(self._index(lo // self.rows, start), block[lo:hi])
 
+    def read_saved(self, name: str, number: int, start: int, out: np.ndarray) -> None:
+        self._saved(name, number).read_chunk(self._index(0, start), out)
 
-class SpectrumInFiles:
-    """A spectrum in chunk files, each the crossing of a slab and a pencil, so that whole chunks are written."""
+    def write_saved(self, name: str, number: int, start: int, block: np.ndarray) -> None:
+        self._saved(name, number).write_chunk(self._index(0, start), block)
 
-    def __init__(self, files: ChunkFiles, workspace: Workspace, name: str) -> None:
-        self.files, self.workspace, self.name = files, workspace, name
-        self.slabs = tiles(files.shape[0], files.chunks[0])
-        self.pencils = tiles(files.shape[1], files.chunks[1])
-        self._rest = (0,) * (len(files.shape) - 2)
+    def _pencils(self) -> list[tuple[int, int]]:
+        return split(self.transform.spectrum_shape[1], self.columns)
 
-    def slab(self, lo: int, hi: int, *, filled: bool) -> Any:
-        block = self.workspace.empty(self.name, (hi - lo, *self.files.shape[1:]), self.files.dtype)
-        for j, (start, stop) in enumerate(self.pencils) if filled else ():
-            block[:, start:stop] = self._read(lo // self.files.chunks[0], j)
-        return block
+    def _index(self, slab: int, start: int) -> tuple[int, ...]:
+        return (slab, start // self.columns, *(0 for _ in self.transform.spectrum_shape[2:]))
 
-    def slab_done(self, lo: int, block: Any) -> None:
-        for j, (start, stop) in enumerate(self.pencils):
-            self._write(lo // self.files.chunks[0], j, block[:, start:stop])
+    def _crossings(self, name: str) -> ChunkFiles:
+        return self._made(f"spectrum_{name}", self.transform.spectrum_shape, self.transform.spectrum_dtype, self.rows)
 
-    def pencil(self, start: int, stop: int, *, filled: bool = True) -> Any:
-        shape = (self.files.shape[0], stop - start, *self.files.shape[2:])
-        block = self.workspace.empty(self.name, shape, self.files.dtype)
-        for i, (lo, hi) in enumerate(self.slabs) if filled else ():
-            block[lo:hi] = self._read(i, start // self.files.chunks[1])
-        return block
+    def _saved(self, name: str, number: int) -> ChunkFiles:
+        shape = self.transform.modes_shape
+        return self._made(f"spectrum_{name}.saved{number}", shape, self.transform.modes_dtype, shape[0])
 
-    def pencil_done(self, start: int, block: Any) -> None:
-        for i, (lo, hi) in enumerate(self.slabs):
-            self._write(i, start // self.files.chunks[1], block[lo:hi])
-
-    def _read(self, i: int, j: int) -> Any:
-        index = (i, j, *self._rest)
-        shape = self.files.chunk_shape(index)
-        return self.files.read_chunk(index, self.workspace.empty("crossing", shape, self.files.dtype))
-
-    def _write(self, i: int, j: int, block: Any) -> None:
-        crossing = self.workspace.empty("crossing", block.shape, block.dtype)
-        crossing[...] = block
-        self.files.write_chunk((i, j, *self._rest), crossing)
+    def _made(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int) -> ChunkFiles:
+        with self._lock:
+            if name not in self.files:
+                self.files[name] = self.create(name, shape, (rows, self.columns, *shape[2:]), dtype)
+            return self.files[name]
 
 
-class MemoryPool:
-    """Makes fields and spectra in memory like a given array, and takes fields back."""
+class RowsInMemory:
+    """Rows of arrays in host memory."""
 
-    def __init__(self, like: Any) -> None:
-        self.xp = backend.namespace(like)
-        self.like = like if self.xp is not np else None
-        self.free: list[FieldInMemory] = []
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = arrays
 
-    def field(self, shape: tuple[int, ...], dtype: Any) -> FieldStorage:
-        return self.free.pop() if self.free else FieldInMemory(self.xp.empty(shape, dtype))
+    def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
+        out[...] = self.arrays[name][lo:hi]
 
-    def spectrum(self, shape: tuple[int, ...], dtype: Any, name: str, *, whole: bool = False) -> SpectrumStorage:
-        return SpectrumInMemory(self.xp.empty(shape, dtype))
+    def write(self, name: str, lo: int, block: np.ndarray) -> None:
+        self.arrays[name][lo : lo + len(block)] = block
 
 
-class FilePool:
-    """Makes fields and spectra in scratch files, and takes fields back.
+class SpectraInMemory:
+    """Spectra in host memory."""
 
-    Parameters
-    ----------
-    scratch : callable
-        ``scratch(name, shape, chunks, dtype)`` makes an array of chunk files.
-    rows, columns : int
-        Thickness of a slab and width of a pencil.
-    workspace : Workspace
-        For what is read.
-    """
+    def __init__(self, empty: Callable[..., np.ndarray], transform: GridTransform) -> None:
+        self.empty, self.transform = empty, transform
+        self.arrays: dict[str, np.ndarray] = {}
+        self._lock = threading.Lock()
 
-    like = None
+    def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
+        out[...] = self._spectrum(name)[lo:hi]
 
-    def __init__(self, scratch: Callable[..., ChunkFiles], rows: int, columns: int, workspace: Workspace) -> None:
-        self.scratch, self.rows, self.columns, self.workspace = scratch, rows, columns, workspace
-        self.free: list[FieldInFiles] = []
-        self.count = 0
+    def write(self, name: str, lo: int, block: np.ndarray) -> None:
+        self._spectrum(name)[lo : lo + len(block)] = block
 
-    def field(self, shape: tuple[int, ...], dtype: Any) -> FieldStorage:
-        if self.free:
-            return self.free.pop()
-        self.count += 1
-        files = self.scratch(f"register{self.count}", shape, (self.rows, *shape[1:]), dtype)
-        return FieldInFiles(files, self.workspace)
+    def read_columns(self, name: str, start: int, out: np.ndarray) -> None:
+        out[...] = self._spectrum(name)[:, start : start + out.shape[1]]
 
-    def spectrum(self, shape: tuple[int, ...], dtype: Any, name: str, *, whole: bool = False) -> SpectrumStorage:
-        """A spectrum in crossings of slabs and pencils; in `whole` pencils if it is read in no other way."""
-        chunks = (shape[0] if whole else self.rows, self.columns, *shape[2:])
-        name = f"spectrum_{name}"
-        return SpectrumInFiles(self.scratch(name, shape, chunks, dtype), self.workspace, name)
+    def write_columns(self, name: str, start: int, block: np.ndarray) -> None:
+        self._spectrum(name)[:, start : start + block.shape[1]] = block
+
+    def read_saved(self, name: str, number: int, start: int, out: np.ndarray) -> None:
+        out[...] = self._saved(name, number)[:, start : start + out.shape[1]]
+
+    def write_saved(self, name: str, number: int, start: int, block: np.ndarray) -> None:
+        self._saved(name, number)[:, start : start + block.shape[1]] = block
+
+    def _spectrum(self, name: str) -> np.ndarray:
+        return self._made(name, self.transform.spectrum_shape, self.transform.spectrum_dtype)
+
+    def _saved(self, name: str, number: int) -> np.ndarray:
+        return self._made(f"{name}.saved{number}", self.transform.modes_shape, self.transform.modes_dtype)
+
+    def _made(self, name: str, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        with self._lock:
+            if name not in self.arrays:
+                self.arrays[name] = self.empty(tuple(shape), dtype)
+            return self.arrays[name]

@@ -17,8 +17,12 @@ from voxdask.equation import Equation, Weight, dt
 from voxdask.familykernel import compile_family
 from voxdask.grid import Grid
 from voxdask.kernels import Filter, Gains, Kernel, Update, compile_filter, compile_program
-from voxdask.lowering import Program
-from voxdask.pencil import TRANSFORMED, GridTransform, saved_name
+from voxdask.lowering import Program, lower
+from voxdask.nodes import Field
+from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, saved_name
+
+#: What a semi-implicit step adds, and what comes of it, in the kernel that does so.
+CHANGE, SUM = "spectral.change", "sum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,7 @@ def discretise(
     dtype: np.dtype[Any],
     maxima: Mapping[str, float],
     wavenumbers: Literal["spectral", "stencil"] = "spectral",
+    fft: str = "scipy",
 ) -> System:
     """Put an equation on a grid.
 
@@ -90,6 +95,8 @@ def discretise(
     maxima : mapping of str to float
         Largest value of each auxiliary field and coefficient, for the stiff part.
     wavenumbers : {"spectral", "stencil"}
+    fft : str
+        Name of the library that transforms arrays in memory.
 
     Returns
     -------
@@ -105,7 +112,7 @@ def discretise(
         fields=equation.unknowns,
         constants=(*equation.auxiliary, *equation.coefficients),
         parameters=parameters,
-        transform=GridTransform(axes, np.dtype(dtype), wavenumbers),
+        transform=GridTransform(axes, np.dtype(dtype), wavenumbers, fft),
         weights=equation.weights,
         total=equation.family.total if equation.family else None,
     )
@@ -140,6 +147,13 @@ class Operators:
             return compile_program(program, updates)
         return compile_family(program, family.members, tuple(family.parameters), updates)
 
+    def update(self, name: str, update: Update) -> Kernel:
+        """What adds a change to states of an unknown, divided by its weight if it has one."""
+        weight, change = self.equation.weights.get(name), Field(CHANGE, real=True)
+        if weight is not None:
+            change /= sp.Max(Field(weight.field, real=True), sp.Float(weight.least))
+        return compile_program(lower((change,), (SUM,), self.dims), (update,))
+
     def filters(self, gain: Callable[..., tuple[sp.Expr, ...]], saved: int = 0) -> tuple[Filter, ...]:
         """One filter for each unknown, from a stepper's function of the step, the stiff rate and spectra.
 
@@ -161,7 +175,8 @@ def _gains(gain: Callable[..., tuple[sp.Expr, ...]], rate: sp.Expr, saved: int) 
     """What becomes of every spectrum: the coefficients of a function that is linear in spectra."""
     names = [TRANSFORMED, *(saved_name(k) for k in range(saved))]
     spectra = [sp.Dummy(name, real=True) for name in names]
-    results = [sp.sympify(e) for e in gain(dt, rate, *spectra)]
+    back, *kept = (sp.sympify(e) for e in gain(dt, rate, *spectra))
+    results = [SCALE * back, *kept]
     targets = [TRANSFORMED, *(saved_name(k) for k in range(len(results) - 1))]
     return tuple(
         (target, tuple((n, c) for n, s in zip(names, spectra, strict=True) if (c := sp.diff(e, s)) != 0))

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from voxdask import backend, halo
-from voxdask.halo import Rows
+from voxdask.halo import PaddedRows, Rows
 from voxdask.kernels import Filter, Kernel
-from voxdask.system import System
+from voxdask.system import CHANGE, SUM, System
 
 
 class Workspace(threading.local):
@@ -80,13 +80,19 @@ def rates(
 
     blocks = dict(bases or {})
     for name in kernel.inputs:
-        padded = empty(f"padded_{name}", shape, system.dtype)
-        blocks[name] = halo.pad(rows[name], lo, hi, depth, system.ends(name), time, padded)
+        source = rows[name]
+        if isinstance(source, PaddedRows):
+            blocks[name] = source.padded(lo, hi)
+        else:
+            padded = empty(f"padded_{name}", shape, system.dtype)
+            blocks[name] = halo.pad(source, lo, hi, depth, system.ends(name), time, padded)
     xp = backend.namespace(like)
     positions = {}
     for axis in kernel.coordinates:
         a = system.grid.axis(axis)
-        start, stop = (lo, hi) if a == 0 else (0, system.grid.shape[a])
+        # rows beyond a periodic axis are those at its other end
+        start = lo % system.grid.shape[0] if a == 0 else 0
+        stop = start + hi - lo if a == 0 else system.grid.shape[a]
         positions[axis] = xp.asarray(system.positions(axis, start, stop, depth))
     return kernel(blocks, positions, system.values(time), out, scales, empty)
 
@@ -96,7 +102,7 @@ def weight_of(system: System, name: str, rows: Mapping[str, Rows], lo: int, hi: 
     if name not in system.weights:
         return None
     weight = system.weights[name]
-    values = rows[weight.field].read_rows(lo, hi)
+    values = halo.rows_of(rows[weight.field], lo, hi)
     return backend.namespace(values).maximum(values, values.dtype.type(weight.least))
 
 
@@ -117,55 +123,37 @@ def filtered(
 
 def updated(
     system: System,
-    bases: Sequence[tuple[Any, float]],
+    kernel: Kernel,
+    bases: Mapping[str, Any],
+    scales: Sequence[float],
     spectrum: Any,
     lo: int,
     end: float,
     out: Any,
-    weight: Any = None,
-) -> bool:
+) -> None:
     """Add the inverse transform of rows of a spectrum to the same rows of fields.
 
     Parameters
     ----------
     system : System
-    bases : sequence of (array, float)
-        Rows of fields, with their coefficients.
+    kernel : Kernel
+        See :meth:`voxdask.system.Operators.update`.
+    bases : mapping of str to array
+        Rows of fields that the kernel reads, by the names that it gives them.
+    scales : sequence of float
+        Coefficients of the bases.
     spectrum : array
         Rows of the spectrum; used up.
     lo : int
     end : float
         Time at the end of the step, when held nodes take their values.
     out : array
-        May be one of the bases.
-    weight : array, optional
-        What the change is divided by.
-
-    Returns
-    -------
-    bool
-        Whether every value is finite.
+        Has as many ghost layers along the other axes as the kernel says, which are left alone.
     """
     change = system.transform.inverse_slab(spectrum)
-    if weight is not None:
-        change /= weight
     halo.release(change, lo, system.axes)
-    combine([*bases, (change, 1.0)], out)
-    halo.hold(out, lo, system.axes, end)
-    return finite(out)
-
-
-def combine(terms: Sequence[tuple[Any, float]], out: Any) -> None:
-    """The sum of arrays with coefficients; `out` may be one of them."""
-    xp, dtype = backend.namespace(out), out.dtype.type
-    scaled = [block if c == 1 else xp.multiply(block, dtype(c)) for block, c in terms]
-    if len(scaled) == 1:
-        out[...] = scaled[0]
-        return
-    total = scaled[0]
-    for block in scaled[1:-1]:
-        total = total + block
-    xp.add(total, scaled[-1], out=out)
+    kernel({**bases, CHANGE: change}, {}, {}, {f"target0_{SUM}": out}, [*scales, 1.0])
+    halo.hold(halo.inner(out, kernel.updates[0].margin), lo, system.axes, end)
 
 
 def add_up(terms: Iterable[tuple[Any, float]], out: Any) -> None:

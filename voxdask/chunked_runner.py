@@ -1,0 +1,156 @@
+"""A run in Dask chunks, on local threads or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask
+import numpy as np
+
+from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
+from voxdask.chunkfiles import ChunkFiles
+from voxdask.inputs import combine, look_rows
+from voxdask.passes import Context
+from voxdask.planning import Plan
+from voxdask.prepare import Prepared
+from voxdask.runner import NotFiniteError, history_name, states_in
+from voxdask.slabs import finite_slab, recycler, start_slab
+from voxdask.steppers import Stepper
+from voxdask.steppers.adaptive import Adaptive, Attempt, first_step
+from voxdask.store import FrameWriter, RunStore
+
+
+class ChunkedRunner:
+    """Tier *chunked*, on local threads or on a cluster."""
+
+    batch = 8
+
+    def __init__(self, prepared: Prepared, plan: Plan, distributed: bool) -> None:
+        self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, distributed
+        self.fields = ChunkedFields(self.system, prepared.operators, plan, {}, distributed)
+        constants = ChunkedState(self._slabs(prepared.constants))
+        if constants.chunks:
+            self.fields.constants = self.fields.persist(constants)[0].chunks  # once, not in every graph
+        self.state: ChunkedState
+        self.history: tuple[ChunkedState, ...] = ()
+        self.carried: tuple[ChunkedState, ...] = ()
+
+    def examine(self) -> str:
+        """Look at every value of the caller's fields, and sum them up."""
+        given = self._slabs(self.prepared.fields)
+        (self.given,) = self.fields.persist(ChunkedState(given))
+        checksums: dict[str, list[int]] = {name: [] for name in given}
+        for result in dask.compute(*self.fields.map(look_slab, self.given)):
+            for name, rows in result.items():
+                checksums[name] += rows
+        return combine(checksums)
+
+    def start(self, time: float, store: RunStore | None) -> None:
+        """Take the caller's fields."""
+        started = self.fields.map(start_slab, self.given, time)
+        chunks = {name: [self.fields.item(s, name) for s in started] for name in self.system.fields}
+        (self.state,) = self.fields.persist(ChunkedState(chunks))
+        self.given = ChunkedState({})
+
+    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None:
+        """Take the state of a checkpoint, and what the stepper carried beside it."""
+        self.given = ChunkedState({})
+        chunks = {
+            name: [self.fields.task("read", read_slab, files, lo, hi) for lo, hi in self.fields.slabs]
+            for name, files in slot.items()
+        }
+        fields = self.system.fields
+        states = [
+            ChunkedState({name: chunks[history_name(name, number)] for name in fields})
+            for number in range(states_in(slot, self.system) if history else 1)
+        ]
+        self.state, *carried = self.fields.persist(*states)
+        self.history = tuple(carried)
+
+    def steps(self, stepper: Stepper, times: Sequence[float], dt: float) -> None:
+        """Take one step from each time, as one graph."""
+        states = (self.state, *self.history)
+        for t in times:
+            states = stepper.step(self.fields, t, dt, *states)
+        self.state, *history = self.fields.persist(*states)
+        self.history = tuple(history)
+        if not all(all(found.values()) for found in dask.compute(*self.fields.map(finite_slab, self.state))):
+            raise NotFiniteError(times[-1])
+
+    def first_step(self, stepper: Adaptive, t: float, span: float) -> float:
+        """A step to begin with, of at most `span`."""
+        return first_step(stepper, self.fields, t, self.state, span)
+
+    def attempt(self, stepper: Adaptive, t: float, dt: float) -> Attempt:
+        """Try a step, as one graph."""
+        return stepper.attempt(self.fields, t, dt, self.state, *self.carried)
+
+    def accept(self, attempt: Attempt, *, keep: bool) -> None:
+        """Go on from what an attempt came to; `keep` what it carries, too."""
+        self.state, *carried = self.fields.persist(attempt.state, *(attempt.carried if keep else ()))
+        self.carried = tuple(carried)
+
+    def save(self, slot: Mapping[str, ChunkFiles], frame: int | None, writer: FrameWriter) -> None:
+        """Write the state to a slot, and as a frame if one is asked for, each chunk by the task that holds it."""
+        shown = None if frame is None else (frame, writer)
+        jobs = self.fields.map(write_slab, self.state, dict(slot), 0, shown)
+        carried = self.history or (self.state,) * (states_in(slot, self.system) - 1)
+        for number, state in enumerate(carried, 1):
+            jobs += self.fields.map(write_slab, state, dict(slot), number, None)
+        dask.compute(*jobs)
+
+    def save_frame(self, state: ChunkedState, frame: int, writer: FrameWriter) -> None:
+        """Write a state as a frame."""
+        dask.compute(*self.fields.map(write_slab, state, None, 0, (frame, writer)))
+
+    def checkpointed(self, slot: Mapping[str, ChunkFiles]) -> None:
+        """On a cluster go on from what is on disk, so that the scheduler forgets how it was made."""
+        if self.fields.distributed:
+            self.resume(slot, None, history=bool(self.history))
+            self.carried = ()
+
+    def snapshot(self, state: ChunkedState | None = None) -> dict[str, Any]:
+        """The fields, or those of another state, as Dask arrays."""
+        (shown,) = self.fields.persist(state) if state else (self.state,)
+        return {name: self.fields.array(chunks) for name, chunks in shown.chunks.items()}
+
+    def settle(self) -> None:
+        """Steps are looked at as they are taken."""
+
+    def close(self) -> None:
+        """The chunks go with the last reference; memory for more is given up."""
+        recycler.clear()
+
+    def _slabs(self, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+        dtype = self.system.dtype
+        given = {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
+        return split_arrays(given, self.plan.chunk_rows, self.distributed)
+
+
+def look_slab(context: Context, lo: int, blocks: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Checksums of the rows of a slab; raises if it is no start."""
+    return look_rows(context.system, lo, blocks.items())
+
+
+def read_slab(files: ChunkFiles, lo: int, hi: int) -> np.ndarray:
+    """Rows of a field of a checkpoint."""
+    return files.read_rows(lo, hi)
+
+
+def write_slab(
+    context: Context,
+    lo: int,
+    blocks: Mapping[str, Any],
+    slot: Mapping[str, ChunkFiles] | None,
+    number: int,
+    frame: tuple[int, FrameWriter] | None,
+) -> None:
+    """Write a slab of a state to a slot, and as a part of a frame, and see it to the disk."""
+    for name, block in blocks.items():
+        if slot is not None:
+            files = slot[history_name(name, number)]
+            files.write_rows(lo, block)
+            files.sync_rows(lo, lo + len(block))
+        if frame is not None:
+            frame[1].write(frame[0], name, lo, block)

@@ -1,0 +1,200 @@
+"""A run in this process: as one block in memory, or streamed through a window."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from voxdask import backend
+from voxdask.block import BlockFields
+from voxdask.chunkfiles import ChunkFiles
+from voxdask.inputs import combine, look_rows, reader, require_finite
+from voxdask.pencil import tiles as split
+from voxdask.planning import Plan
+from voxdask.prepare import Prepared
+from voxdask.runner import NotFiniteError, history_name, states_in
+from voxdask.steppers import Stepper
+from voxdask.steppers.adaptive import Adaptive, Attempt, first_step
+from voxdask.storage import RowsInFiles, SpectraInFiles
+from voxdask.store import FrameWriter, RunStore
+from voxdask.streamed import StreamedFields
+from voxdask.tiles import finite
+
+
+class LocalRunner:
+    """Tiers *block* and *spilled*."""
+
+    def __init__(self, prepared: Prepared, plan: Plan) -> None:
+        self.prepared, self.plan, self.system, self.batch = prepared, plan, prepared.system, plan.batch
+        some = next(iter(prepared.fields.values()))
+        self.like = some if backend.is_device_array(some) else None
+        self.workers = 1 if self.like is not None else plan.threads
+        self.state: Any
+        self.history: tuple[Any, ...] = ()
+        self.carried: tuple[Any, ...] = ()
+
+    def examine(self) -> str:
+        """Look at every value of the caller's fields, and sum them up."""
+        readers, dtype = self._readers(), self.system.dtype
+
+        def look(bounds: tuple[int, int]) -> dict[str, list[int]]:
+            blocks = ((name, backend.to_host(read(*bounds))) for name, read in readers.items())
+            return look_rows(self.system, bounds[0], ((name, b.astype(dtype, copy=False)) for name, b in blocks))
+
+        checksums: dict[str, list[int]] = {name: [] for name in readers}
+        with ThreadPoolExecutor(self.workers) as threads:
+            for found in threads.map(look, split(self.system.grid.shape[0], self.plan.rows)):
+                for name, rows in found.items():
+                    checksums[name] += rows
+        return combine(checksums)
+
+    def start(self, time: float, store: RunStore | None) -> None:
+        """Take the caller's fields."""
+        self._open(store)
+        readers = self._readers()
+        self.state = self.fields.fill(lambda name, lo, hi: readers[name](lo, hi), time)
+
+    def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None:
+        """Take the state of a checkpoint, and what the stepper carried beside it."""
+        self._open(store)
+        xp = backend.namespace(self.like)
+
+        def read(number: int) -> Any:
+            files = {name: slot[history_name(name, number)] for name in self.system.fields}
+            return self.fields.fill(lambda name, lo, hi: xp.asarray(files[name].read_rows(lo, hi)))
+
+        self.state, *carried = map(read, range(states_in(slot, self.system) if history else 1))
+        self.history = tuple(carried)
+
+    def steps(self, stepper: Stepper, times: Sequence[float], dt: float) -> None:
+        """Take one step from each time."""
+        for t in times:
+            self.state, *history = stepper.step(self.fields, t, dt, self.state, *self.history)
+            self.history = tuple(history)
+        if not stepper.spectra:  # what ends a semi-implicit step is left to be done together with the next one
+            self._settle()
+        if not self.fields.finite:
+            raise NotFiniteError(times[-1])
+
+    def settle(self) -> None:
+        """Finish the state, and look at it."""
+        self._settle()
+
+        def look(item: tuple[str, int, int]) -> bool:
+            return finite(self.fields.rows_of(self.state, *item))
+
+        with ThreadPoolExecutor(self.workers) as threads:
+            ranges = split(self.system.grid.shape[0], self.plan.save_rows)
+            if not all(threads.map(look, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges])):
+                raise NotFiniteError
+
+    def _settle(self) -> None:
+        for state in (self.state, *self.history, *self.carried):
+            self.fields.settle(state)
+
+    def first_step(self, stepper: Adaptive, t: float, span: float) -> float:
+        """A step to begin with, of at most `span`."""
+        return first_step(stepper, self.fields, t, self.state, span)
+
+    def attempt(self, stepper: Adaptive, t: float, dt: float) -> Attempt:
+        """Try a step; its error says whether all is finite."""
+        attempt = stepper.attempt(self.fields, t, dt, self.state, *self.carried)
+        self.fields.finite = True
+        return attempt
+
+    def accept(self, attempt: Attempt, *, keep: bool) -> None:
+        """Go on from what an attempt came to; `keep` what it carries, too."""
+        self.state, self.carried = attempt.state, attempt.carried if keep else ()
+
+    def save(self, slot: Mapping[str, ChunkFiles], frame: int | None, writer: FrameWriter) -> None:
+        """Write the state to a slot, and as a frame if one is asked for."""
+        self._settle()
+        # before the first step nothing is carried: the state itself is put into its place
+        states = (self.state, *(self.history or (self.state,) * (states_in(slot, self.system) - 1)))
+
+        def write(item: tuple[str, int, int]) -> None:
+            name, lo, hi = item
+            for number, state in enumerate(states):
+                block = np.ascontiguousarray(backend.to_host(self.fields.rows_of(state, name, lo, hi)))
+                slot[history_name(name, number)].write_rows(lo, block)
+                if number == 0 and frame is not None:
+                    writer.write(frame, name, lo, block)
+
+        self._write(write)
+
+    def save_frame(self, state: Any, frame: int, writer: FrameWriter) -> None:
+        """Write a state as a frame."""
+        self.fields.settle(state)
+
+        def write(item: tuple[str, int, int]) -> None:
+            name, lo, hi = item
+            rows = backend.to_host(self.fields.rows_of(state, name, lo, hi))
+            writer.write(frame, name, lo, np.ascontiguousarray(rows))
+
+        self._write(write)
+
+    def _write(self, write: Callable[[tuple[str, int, int]], None]) -> None:
+        """Have every chunk of every field written."""
+        ranges = split(self.system.grid.shape[0], self.plan.chunk_rows)
+        thick = self.plan.tier == "spilled" and self.plan.chunk_rows > self.plan.save_rows
+        with ThreadPoolExecutor(1 if thick else self.workers) as threads:
+            for _ in threads.map(write, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges]):
+                pass
+
+    def checkpointed(self, slot: Mapping[str, ChunkFiles]) -> None:
+        """Nothing to be done: the state is where it was."""
+
+    def snapshot(self, state: Any = None) -> dict[str, Any]:
+        """The fields as they are until the next step, or those of another state, in the kind that they came in."""
+        size, shown = self.system.grid.shape[0], state or self.state
+        self.fields.settle(shown)
+        return {name: self.fields.rows_of(shown, name, 0, size) for name in self.system.fields}
+
+    def close(self) -> None:
+        if hasattr(self, "fields"):
+            self.fields.close()
+
+    def _open(self, store: RunStore | None) -> None:
+        """Make the storage of the plan's tier, and put the constants there."""
+        system, operators, plan = self.system, self.prepared.operators, self.plan
+        self.fields: Any
+        if plan.tier == "block":
+            constants = {name: self._constant(name, a) for name, a in self.prepared.constants.items()}
+            self.fields = BlockFields(system, operators, plan, constants, self.like)
+            return
+        if store is None:
+            raise ValueError("a spilled run needs a store to spill into")
+        create, shape, count = store.scratch, system.grid.shape, itertools.count(1)
+
+        def rows_of(names: Sequence[str], label: str) -> RowsInFiles:
+            wide = tuple(n + 2 * operators.program.halo for n in shape[1:])  # with ghost layers but for the first axis
+            whole, chunks = (shape[0], *wide), (plan.slab_rows, *wide)
+            return RowsInFiles({name: create(f"{label}_{name}", whole, chunks, system.dtype) for name in names})
+
+        constants_in_files = rows_of(system.constants, "constant")
+        for name, array in self.prepared.constants.items():
+            read = reader(array, plan.memory_limit)
+            for lo, hi in split(shape[0], plan.slab_rows):
+                block = np.ascontiguousarray(read(lo, hi), dtype=system.dtype)
+                require_finite(name, lo, block)
+                padding = [(0, 0), *((operators.program.halo,) * 2 for _ in shape[1:])]
+                constants_in_files.write(name, lo, np.pad(block, padding))
+        spectra = SpectraInFiles(create, system.transform, plan.slab_rows, plan.pencil_columns)
+        self.fields = StreamedFields(
+            system, operators, plan, lambda: rows_of(system.fields, f"state{next(count)}"), spectra,
+            constants_in_files if system.constants else None,
+        )  # fmt: skip
+
+    def _readers(self) -> dict[str, Callable[[int, int], Any]]:
+        """What gives rows of each of the caller's fields."""
+        arrays = self.prepared.fields
+        return {name: reader(a, self.plan.memory_limit // len(arrays)) for name, a in arrays.items()}
+
+    def _constant(self, name: str, array: Any) -> Any:
+        whole = reader(array, self.plan.memory_limit)(0, self.system.grid.shape[0])
+        require_finite(name, 0, backend.to_host(whole))
+        return whole

@@ -1,0 +1,195 @@
+"""What is done to a range of rows or columns, thin tile by thin tile, so that what is worked on stays in cache.
+
+Plain functions of a :class:`Context` and of arrays: they know nothing of where these come from, nor of who
+schedules. Every tier runs these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from voxdask import halo, tiles
+from voxdask.halo import Rows
+from voxdask.kernels import Filter, Kernel
+from voxdask.pencil import tiles as split
+from voxdask.system import System
+from voxdask.tiles import Workspace
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What every pass of a run needs.
+
+    Attributes
+    ----------
+    system : System
+    rates : tuple of str
+        Names of the rates of change, in the order of the fields.
+    rows, columns : int
+        Of a tile.
+    sum_rows : int
+        Of a tile of a sum of fields.
+    """
+
+    system: System
+    rates: tuple[str, ...]
+    rows: int
+    columns: int
+    sum_rows: int
+
+
+def advance(
+    context: Context,
+    kernel: Kernel,
+    t: float,
+    lo: int,
+    hi: int,
+    sources: Mapping[str, Rows],
+    workspace: Workspace,
+    *,
+    bases: Mapping[str, Any],
+    scales: Sequence[float],
+    out: Mapping[str, Any],
+    rated: Sequence[bool],
+    end: float,
+    spectra: Mapping[str, Any] | None = None,
+    like: Any = None,
+) -> bool:
+    """Evaluate the right-hand side on rows [lo, hi), and make targets of it.
+
+    Parameters
+    ----------
+    context : Context
+    kernel : Kernel
+        The right-hand side, or updates by it.
+    t : float
+    lo, hi : int
+    sources : mapping of str to Rows
+        Unknowns and constants.
+    workspace : Workspace
+    bases, out : mapping of str to array
+        Rows [lo, hi) of what updates read and write, by the names that the kernel gives them, with as many ghost
+        layers along the other axes as the updates say. A target that is not among `out` is not kept.
+    scales : sequence of float
+        See :class:`~voxdask.kernels.Kernel`.
+    rated : sequence of bool
+        For every update, whether it makes a rate of change.
+    end : float
+        When held nodes take their values.
+    spectra : mapping of str to array, optional
+        Rows [lo, hi) of spectra to be filled: of the first update, or of the rate itself if there is none.
+    like : array, optional
+        An array of the kind that is wanted.
+
+    Returns
+    -------
+    bool
+        Whether every value that was kept is finite.
+    """
+    system, names = context.system, tuple(zip(context.system.fields, context.rates, strict=True))
+    margins, finite = [update.margin for update in kernel.updates], True
+
+    for a, b in split(hi - lo, context.rows):
+        made = tiles.rates(
+            system, kernel, t, lo + a, lo + b, sources, workspace,
+            bases={key: base[a:b] for key, base in bases.items()}, scales=scales,
+            out={key: block[a:b] for key, block in out.items()}, like=like,
+        )  # fmt: skip
+        for m, rate in enumerate(rated):
+            for _, name in names:
+                if (key := f"target{m}_{name}") in out:
+                    block = halo.inner(made[key], margins[m])
+                    if rate:
+                        halo.release(block, lo + a, system.axes)
+                    else:
+                        halo.hold(block, lo + a, system.axes, end)
+                    finite = tiles.finite(block) and finite
+        for field, name in names if spectra else ():
+            weight = tiles.weight_of(system, field, sources, lo + a, lo + b)
+            block = halo.inner(made[f"target0_{name}"], margins[0]) if rated else made[name]
+            spectra[field][a:b] = tiles.to_spectrum(system, block, lo + a, weight)  # type: ignore[index]
+    return finite
+
+
+def through(
+    context: Context,
+    multiply: Filter,
+    start: int,
+    stop: int,
+    source: Callable[[int, int], Any],
+    target: Any,
+    t: float,
+    dt: float,
+    saved: Sequence[Any],
+) -> bool:
+    """Transform columns [start, stop) of a spectrum along the first axis, combine modes, and transform back.
+
+    Parameters
+    ----------
+    context : Context
+    multiply : Filter
+    start, stop : int
+    source : callable
+        ``source(a, b)`` gives columns [start + a, start + b), every row of them.
+    target : array
+        Columns [start, stop) of the result; what `source` gives may be views of it.
+    t, dt : float
+    saved : sequence of array
+        The same columns of spectra that are kept between evaluations; the filter may change them.
+
+    Returns
+    -------
+    bool
+        Whether the result is finite: every mode is made of every voxel, so that a look at one row tells.
+    """
+    finite = True
+    for a, b in split(stop - start, context.columns):
+        narrow = [block[:, a:b] for block in saved]
+        made = tiles.filtered(context.system, source(a, b), start + a, multiply, t, dt, narrow)
+        middle = len(made) // 2  # rows at the ends may be held, and zero
+        finite = tiles.finite(made[middle : middle + 1]) and finite
+        target[:, a:b] = made
+    return finite
+
+
+def backward(
+    context: Context,
+    name: str,
+    kernel: Kernel,
+    lo: int,
+    hi: int,
+    spectrum: Rows,
+    bases: Mapping[str, Any],
+    scales: Sequence[float],
+    weights: Rows | None,
+    end: float,
+    out: Any,
+) -> None:
+    """Rows [lo, hi) of a field at the end of a semi-implicit step.
+
+    Parameters
+    ----------
+    context : Context
+    name : str
+    kernel : Kernel
+        See :meth:`voxdask.system.Operators.update`.
+    lo, hi : int
+    spectrum : Rows
+        Of the spectrum; used up.
+    bases, scales
+        See :func:`voxdask.tiles.updated`.
+    weights : Rows, optional
+        What the change is divided by.
+    end : float
+    out : array
+        Rows [lo, hi), with as many ghost layers along the other axes as the kernel says.
+    """
+    system = context.system
+    for a, b in split(hi - lo, context.rows):
+        blocks = {key: base[a:b] for key, base in bases.items()}
+        if weights is not None:
+            blocks[system.weights[name].field] = halo.rows_of(weights, lo + a, lo + b)
+        rows = halo.rows_of(spectrum, lo + a, lo + b)
+        tiles.updated(system, kernel, blocks, scales, rows, lo + a, end, out[a:b])

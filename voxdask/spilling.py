@@ -1,0 +1,148 @@
+"""How a run that does not fit goes over its fields: routes, and slabs and pencils as thick as a limit allows.
+
+Integers only; no array, no dask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from voxdask.windows import Chain, sweep
+
+#: Most bytes of a slab of one field in a file of its own.
+FILE_BYTES = 64 << 20
+#: Slabs and pencils that a sweep is cut into at the least, so that reading, work and writing overlap.
+LEAST_PARTS = 6
+
+
+@dataclass(frozen=True)
+class Route:
+    """The sweeps of a stepper over streamed fields, with so many evaluations in each.
+
+    Attributes
+    ----------
+    depth : int
+        Most evaluations of the right-hand side in one sweep.
+    steps : int
+        Steps that are taken before a state is asked for.
+    chains : tuple of Chain
+        The sweeps over rows in these steps, once they are under way.
+    all_chains : tuple of Chain
+        These, and those at the beginning and the end of a run.
+    pencils : tuple of (int, int)
+        For every transform in these steps, how many spectra are read and written.
+    states : int
+        States that lie in storage at once.
+    kept : int
+        States of a checkpoint.
+    """
+
+    depth: int
+    steps: int
+    chains: tuple[Chain, ...]
+    all_chains: tuple[Chain, ...]
+    pencils: tuple[tuple[int, int], ...]
+    states: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Slabs and pencils of a route, and what they take.
+
+    Attributes
+    ----------
+    route : Route
+    rows, columns : int
+        Thickness of a slab and width of a pencil.
+    bytes : int
+        Of the rows and pencils at hand.
+    """
+
+    route: Route
+    rows: int
+    columns: int
+    bytes: int
+
+
+@lru_cache(maxsize=1024)
+def _peak_bytes(chain: Chain, size: int, rows: int) -> int:
+    return sweep(chain, size, rows, periodic=True).peak_bytes
+
+
+def window_bytes(route: Route, size: int, rows: int) -> int:
+    """Most bytes of rows that a route holds at once, along an axis of any kind."""
+    peak = 0
+    for chain in route.all_chains:
+        reach = sum(link.reach for link in chain.links)
+        # beyond so many rows the window only moves on
+        enough = min(size, rows * (3 * len(chain.links) + LEAST_PARTS) + 2 * reach)
+        peak = max(peak, _peak_bytes(chain, enough, min(rows, enough)))
+    return peak
+
+
+def pencil_bytes(route: Route, column_bytes: int, columns: int) -> int:
+    """Bytes of the pencils that a route holds at once: one on its way in, one at work, one on its way out."""
+    return 3 * max((max(pair) for pair in route.pencils), default=0) * columns * column_bytes
+
+
+def cut(
+    route: Route,
+    shape: tuple[int, ...],
+    *,
+    columns: int,
+    column_bytes: int,
+    row_bytes: int,
+    fill_slabs: int,
+    budget: Callable[[int, int], int],
+) -> Cut | None:
+    """The thickest slabs and widest pencils of a route under a limit.
+
+    Parameters
+    ----------
+    route : Route
+    shape : tuple of int
+        Voxels along each axis.
+    columns, column_bytes : int
+        Columns of a spectrum, and bytes of one that is as long as the first axis.
+    row_bytes : int
+        Bytes of a row of one field, with ghost layers.
+    fill_slabs : int
+        Slabs of one field that are filled at once, before there is a window.
+    budget : callable
+        ``budget(rows, columns)`` gives the bytes that are left for what is at hand beside tiles of that size.
+
+    Returns
+    -------
+    Cut, optional
+        None if not even slabs of one row fit.
+    """
+    size = shape[0]
+    most_rows = max(1, min(size // LEAST_PARTS, FILE_BYTES // row_bytes))
+    most_columns = max(1, columns // LEAST_PARTS) if route.pencils else 1
+
+    def rows_fit(rows: int) -> bool:
+        held = max(window_bytes(route, size, rows), fill_slabs * rows * row_bytes)
+        return held <= budget(rows, 1)
+
+    rows = _largest(most_rows, rows_fit)
+    if rows == 0:
+        return None
+    at_hand = max(window_bytes(route, size, rows), fill_slabs * rows * row_bytes)
+
+    def columns_fit(wide: int) -> bool:
+        return max(at_hand, pencil_bytes(route, column_bytes, wide)) <= budget(rows, wide)
+
+    wide = _largest(most_columns, columns_fit)
+    return Cut(route, rows, wide, max(at_hand, pencil_bytes(route, column_bytes, wide))) if wide else None
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from 1 to `most` that fits, if smaller ones do; 0 if not even 1 does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low

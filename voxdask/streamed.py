@@ -1,0 +1,457 @@
+"""Run passes over fields that do not fit where they are worked on: through a window of a few slabs of rows.
+
+This is the :class:`~voxdask.steppers.Fields` of the tier *spilled*, whose fields lie in files. What
+:class:`~voxdask.deferred.Deferred` puts off runs here: every turn of a sweep is shared out among threads, while the
+rows of the next turn are read and those of the last one written. Pencils go by likewise, one at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from voxdask import halo, passes, tiles, windows
+from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream, StreamedState, Sum
+from voxdask.halo import ArrayRows, PaddedRows, PieceRows
+from voxdask.kernels import Filter, Update
+from voxdask.passes import Context
+from voxdask.pencil import tiles as split
+from voxdask.planning import Plan
+from voxdask.recycler import pages
+from voxdask.steppers.base import Terms
+from voxdask.storage import Rows, Spectra
+from voxdask.system import SUM, Operators, System, saved_by
+from voxdask.tiles import Workspace
+from voxdask.units import format_bytes
+from voxdask.windows import Chain, Part, Sweep, Turn, Width, aligned, domain_rows
+
+
+class StreamedFields(Deferred):
+    """Operations on fields for a stepper, over windows of rows.
+
+    Parameters
+    ----------
+    system : System
+    operators : Operators
+    plan : Plan
+    rows : callable
+        ``rows()`` gives storage for another state.
+    spectra : Spectra
+    constants : Rows, optional
+
+    Attributes
+    ----------
+    finite : bool
+        Whether every rate and state that was made since the start was finite.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        operators: Operators,
+        plan: Plan,
+        rows: Callable[[], Rows],
+        spectra: Spectra,
+        constants: Rows | None,
+    ) -> None:
+        given = Stream("constants", constants) if constants is not None else None
+        super().__init__(operators, plan.depth, given, bool(system.weights))
+        self.system, self.plan, self._new_rows, self._new_spectra = system, plan, rows, spectra
+        self.context = Context(system, operators.equation.rates, plan.rows, plan.columns, plan.sum_rows)
+        self.slabs = split(system.grid.shape[0], plan.slab_rows)
+        self.pencils = split(plan.problem.columns, plan.pencil_columns)
+        self.workspace, self.finite = Workspace(), True
+        self._threads = ThreadPoolExecutor(plan.threads, "voxdask")
+        self._io = ThreadPoolExecutor(2, "voxdask-io")
+        self._memory = pages(0)
+        self._sweep = lru_cache(maxsize=4)(windows.sweep)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.shutdown(cancel_futures=True)
+        self._io.shutdown(cancel_futures=True)
+        self._memory = pages(0)
+
+    def new_storage(self) -> Rows:
+        """Storage for a state."""
+        return self._new_rows()
+
+    def new_spectra(self) -> Spectra:
+        """Storage for the spectra of a state."""
+        return self._new_spectra
+
+    def width(self, kind: Kind) -> Width:
+        """How wide a stream is."""
+        return self.plan.problem.stream_width(kind)
+
+    def fill(self, block: Callable[[str, int, int], Any], time: float | None = None) -> StreamedState:
+        """A state from ``block(name, lo, hi)``, rows of a field; at a `time` held nodes take their values."""
+        stream = Stream("state", self.free.pop() if self.free else self.new_storage(), self.free)
+
+        def work(lo: int, hi: int) -> None:
+            for name in self.system.fields:
+                out = self._padded(lo, hi)
+                rows = halo.inner(out, self.operators.program.halo)
+                for a, b in split(hi - lo, self.plan.rows):  # few rows at a time: what makes them takes memory too
+                    rows[a:b] = block(name, lo + a, lo + b)
+                if time is not None:
+                    halo.hold(rows, lo, self.system.axes, time)
+                stream.storage.write(name, lo, out)
+
+        self._each(lambda bounds: work(*bounds), self.slabs)
+        return StreamedState(stream)
+
+    def rows_of(self, state: StreamedState, name: str, lo: int, hi: int) -> Any:
+        """A copy of rows of a field of a state."""
+        out = self._padded(lo, hi)
+        state.stream.storage.read(name, lo, hi, out)
+        return halo.inner(out, self.operators.program.halo)
+
+    def _padded(self, lo: int, hi: int) -> np.ndarray:
+        """Rows as they lie in storage: with ghost layers along all axes but the first."""
+        depth, dtype = self.operators.program.halo, self.system.dtype
+        shape = (hi - lo, *(n + 2 * depth for n in self.system.grid.shape[1:]))
+        return view(pages(math.prod(shape) * dtype.itemsize), 0, shape, dtype)
+
+    def error(self, terms: Terms, u: StreamedState, v: StreamedState, atol: float, rtol: float) -> float:
+        """The size of a sum in units of the tolerance; see :class:`voxdask.steppers.Fields`."""
+        sums = self.sizes(terms, u, v, atol, rtol)
+        every = [rows for _, rows in sorted(sums.items(), key=lambda item: item[0])]
+        return tiles.root_mean_square(every, self.system.grid.size * len(self.system.fields))
+
+    def run(self, links: Sequence[Link], streams: Sequence[Stream], chain: Chain) -> None:
+        """Run a chain in one sweep."""
+        size, periodic = self.system.grid.shape[0], self.system.axes[0].periodic
+        sweep = self._sweep(chain, size, self.plan.slab_rows, periodic)
+        window = _Window(self.system, self.operators.program.halo, streams, sweep, self._memory_of(sweep.peak_bytes))
+        turns = sweep.turns
+
+        def load(t: int) -> None:
+            for part in turns[t].loads:
+                for name, block in window.rows_of(part):
+                    for row, lo, hi in domain_rows(part.lo, part.hi, size):
+                        streams[part.stream].storage.read(name, lo, hi, block[row - part.lo :][: hi - lo])
+
+        def work(t: int) -> None:
+            turn = turns[t]
+            window.keep_heads(turn.loads)
+            window.take(turn.makes)
+            self._take_turn(links[turn.link], turn, window)
+            window.keep_heads(turn.makes)
+
+        def store(t: int) -> None:
+            for part in turns[t].stores:
+                for name, block in window.rows_of(part):
+                    streams[part.stream].storage.write(name, part.lo, block)
+
+        def done(t: int) -> None:
+            window.drop(part for part in turns[t].drops if part not in turns[t].stores)
+
+        def stored(t: int) -> None:
+            window.drop(part for part in turns[t].drops if part in turns[t].stores)
+
+        pipeline(self._io, len(turns), lambda t: window.take(turns[t].loads), load, work, done, store, stored)
+
+    def transform(self, filters: Sequence[Filter], t: float, dt: float, saved: int) -> None:
+        """Transform all spectra along the first axis, combine modes, and transform back."""
+        transform, count = self.system.transform, saved_by(filters)
+        items = [(j, name) for j in range(len(self.pencils)) for name in self.system.fields]
+        multiply = dict(zip(self.system.fields, filters, strict=True))
+        held: dict[int, list[Any]] = {}
+        one = aligned(self.plan.problem.shape[0] * self.plan.problem.mode_bytes * self.plan.pencil_columns)
+        memory = self._memory_of(3 * (1 + count) * one)
+
+        def take(k: int) -> None:
+            start, stop = self.pencils[items[k][0]]
+            rest = (stop - start, *transform.spectrum_shape[2:])
+            modes = [((transform.modes_shape[0], *rest), transform.modes_dtype)] * count
+            kinds = [((transform.spectrum_shape[0], *rest), transform.spectrum_dtype), *modes]
+            first = k % 3 * len(kinds)
+            held[k] = [view(memory, (first + n) * one, *kind) for n, kind in enumerate(kinds)]
+
+        def load(k: int) -> None:
+            (j, name), (pencil, *kept) = items[k], held[k]
+            self.spectra.read_columns(name, self.pencils[j][0], pencil)
+            for number, block in enumerate(kept[:saved]):
+                self.spectra.read_saved(name, number, self.pencils[j][0], block)
+
+        def work(k: int) -> None:
+            (j, name), (pencil, *kept) = items[k], held[k]
+            start, stop = self.pencils[j]
+
+            def through(columns: tuple[int, int]) -> None:
+                a, b = columns
+                part, beside = pencil[:, a:b], [block[:, a:b] for block in kept]
+                if not passes.through(
+                    self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], part, t, dt, beside
+                ):  # fmt: skip
+                    self.finite = False  # threads may only ever clear it
+
+            self._each(through, self._shares(stop - start, self.plan.columns))
+
+        def store(k: int) -> None:
+            (j, name), (pencil, *kept) = items[k], held[k]
+            self.spectra.write_columns(name, self.pencils[j][0], pencil)
+            for number, block in enumerate(kept):
+                self.spectra.write_saved(name, number, self.pencils[j][0], block)
+
+        def stored(k: int) -> None:
+            del held[k]
+
+        pipeline(self._io, len(items), take, load, work, lambda k: None, store, stored)
+
+    def _memory_of(self, size: int) -> np.ndarray:
+        """Memory for what is at hand in a sweep; one piece serves them all."""
+        if len(self._memory) < size:
+            self._memory = pages(0)  # the last one goes first
+            self._memory = pages(max(size, self.plan.hand_bytes))
+        return self._memory
+
+    def _take_turn(self, link: Link, turn: Turn, window: _Window) -> None:
+        """What a link does to a slab, shared out among the threads."""
+        size, width = self.system.grid.shape[0], self.plan.sum_rows if isinstance(link, Sum | Size) else self.plan.rows
+        ranges = [
+            (row + a, row + b)
+            for row, lo, hi in domain_rows(turn.lo, turn.hi, size)
+            for a, b in self._shares(hi - lo, width)
+        ]
+        work: Callable[[int, int], None]
+        if isinstance(link, Advance):
+            work = self._advance(link, turn, window)
+        elif isinstance(link, Finish):
+            work = partial(self._finish, link, window)
+        elif isinstance(link, Sum):
+            work = partial(self._sum, link, window)
+        else:
+            assert isinstance(link, Size)
+            work = partial(self._size, link, window)
+        self._each(lambda bounds: work(*bounds), ranges)
+
+    def _advance(self, link: Advance, turn: Turn, window: _Window) -> Callable[[int, int], None]:
+        """What an evaluation does to some rows of a slab; ghost layers are filled first."""
+        rates, fields = self.context.rates, self.system.fields
+        depth = self.operators.program.halo
+        updates = tuple(Update(len(made.terms), margin=depth if made.stream or made.terms else 0) for made in link.made)
+        kernel = self.operators.rate(updates)
+        scales = [scale for made in link.made for scale in (*(c for _, c in made.terms), made.weight)]
+        given = [(link.source, name) for name in fields]
+        given += [(link.constants, name) for name in self.system.constants] if link.constants else []
+        sources = {name: window.complete(s, name, turn, link.t, self._threads.map) for s, name in given}
+
+        def work(lo: int, hi: int) -> None:
+            bases, out = {}, {}
+            for m, made in enumerate(link.made):
+                for name, rate in zip(fields, rates, strict=True):
+                    for k, (stream, _) in enumerate(made.terms):
+                        bases[f"base{m}_{k}_{rate}"] = window.at(stream, name, lo, hi)
+                    if made.stream is not None:
+                        out[f"target{m}_{rate}"] = window.at(made.stream, name, lo, hi)
+            if not passes.advance(
+                self.context, kernel, link.t, lo, hi, sources, self.workspace, bases=bases, scales=scales, out=out,
+                rated=[made.rate for made in link.made], end=link.end,
+                spectra={name: window.at(link.spectra, name, lo, hi) for name in fields} if link.spectra else None,
+            ):  # fmt: skip
+                self.finite = False  # threads may only ever clear it
+
+        return work
+
+    def _finish(self, link: Finish, window: _Window, lo: int, hi: int) -> None:
+        update = Update(len(link.terms), margin=self.operators.program.halo)
+        for name in self.system.fields:
+            weight, spectrum = self.system.weights.get(name), ArrayRows(window.at(link.spectra, name, lo, hi), lo)
+            bases = {f"base0_{k}_{SUM}": window.at(stream, name, lo, hi) for k, (stream, _) in enumerate(link.terms)}
+            passes.backward(
+                self.context, name, self.operators.update(name, update), lo, hi, spectrum, bases,
+                [c for _, c in link.terms],
+                window.rows(link.constants, weight.field) if weight and link.constants else None,
+                link.end, window.at(link.made, name, lo, hi),
+            )  # fmt: skip
+
+    def _sum(self, link: Sum, window: _Window, lo: int, hi: int) -> None:
+        for name in self.system.fields:
+            out = window.inner(link.made, name, lo, hi)
+            tiles.add_up(((window.inner(stream, name, lo, hi), c) for stream, c in link.terms), out)
+            halo.hold(out, lo, self.system.axes, link.end)
+            if not tiles.finite(out):
+                self.finite = False
+
+    def _size(self, link: Size, window: _Window, lo: int, hi: int) -> None:
+        for name in self.system.fields:
+            total = self.workspace.empty("error", (hi - lo, *self.system.grid.shape[1:]), self.system.dtype)
+            tiles.add_up(((window.inner(stream, name, lo, hi), c) for stream, c in link.terms), total)
+            states = (window.inner(stream, name, lo, hi) for stream in link.states)
+            link.sums[name, lo] = tiles.square_sums(total, states, link.atol, link.rtol)
+
+    def _shares(self, size: int, width: int) -> list[tuple[int, int]]:
+        """Ranges of at most `width`, about as wide as each other, as many for one thread as for another."""
+        threads = self.plan.threads
+        count = min(size, threads * math.ceil(size / (threads * width)))
+        return list(itertools.pairwise(size * k // count for k in range(count + 1)))
+
+    def _each(self, work: Callable[[tuple[int, int]], None], ranges: Sequence[tuple[int, int]]) -> None:
+        for _ in self._threads.map(work, ranges):
+            pass
+
+
+def pipeline(
+    io: Executor,
+    count: int,
+    take: Callable[[int], None],
+    load: Callable[[int], None],
+    work: Callable[[int], None],
+    done: Callable[[int], None],
+    store: Callable[[int], None],
+    stored: Callable[[int], None],
+) -> None:
+    """Load, work and store, one item after the other, so that the next is loaded and the last stored meanwhile.
+
+    Parameters
+    ----------
+    io : Executor
+        Of two threads or more.
+    count : int
+    take, done, stored : callable
+        What is called here, with the number of an item, before it is loaded, after it is worked on, after it is stored.
+    load, store : callable
+        What the executor is given.
+    work : callable
+    """
+    waiting: list[Future[None]] = []
+
+    def begin(job: Callable[[int], None], k: int) -> Future[None]:
+        future = io.submit(job, k)
+        waiting.append(future)
+        return future
+
+    try:
+        take(0)
+        loading, storing = begin(load, 0), None
+        for k in range(count):
+            if k + 1 < count:
+                take(k + 1)
+                after = begin(load, k + 1)
+            loading.result()
+            work(k)
+            if storing is not None:
+                storing.result()
+                stored(k - 1)
+            done(k)
+            storing, loading = begin(store, k), after if k + 1 < count else loading
+        if storing is not None:
+            storing.result()
+            stored(count - 1)
+    finally:
+        for future in waiting[-3:]:  # nobody may read or write what is given up
+            future.cancel() or future.exception()
+
+
+class _Window:
+    """The rows that are at hand: slabs in slots of one piece of memory, which every sweep cuts up anew.
+
+    A slab of a state or of constants has ghost layers; those along the first axis only where it is reached beyond.
+    """
+
+    def __init__(self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: np.ndarray) -> None:
+        self.system, self.depth, self.sweep, self.memory = system, depth, sweep, memory
+        self.numbers = {id(stream): s for s, stream in enumerate(streams)}
+        self.kinds = [stream.kind for stream in streams]
+        self.ghosts = sweep.chain.ghosts
+        self.blocks: dict[Part, dict[str, Any]] = {}
+        self.places: dict[Part, int] = {}
+        self.heads: list[dict[str, Any]] = []
+        place = 0
+        for s, rows in enumerate(sweep.heads):
+            self.heads.append(self._arrays(s, rows, place) if rows else {})
+            place += sweep.chain.widths[s].arrays * aligned(rows * sweep.chain.widths[s].held)
+        self.free: dict[int, list[int]] = {}
+        for size, count in sweep.slots.items():
+            self.free[size] = [place + k * size for k in range(count)]
+            place += size * count
+
+    def take(self, parts: Iterable[Part]) -> None:
+        """Have room for parts of streams."""
+        for part in parts:
+            s = part.stream
+            self.places[part] = place = self.free[self.sweep.slot_bytes(s)].pop()
+            self.blocks[part] = self._arrays(s, part.hi - part.lo + 2 * self.ghosts[s], place)
+
+    def drop(self, parts: Iterable[Part]) -> None:
+        """Forget parts."""
+        for part in parts:
+            del self.blocks[part]
+            self.free[self.sweep.slot_bytes(part.stream)].append(self.places.pop(part))
+
+    def rows_of(self, part: Part) -> Iterator[tuple[str, Any]]:
+        """The rows of a part, without ghost rows, by name."""
+        g = self.ghosts[part.stream]
+        return ((name, array[g : g + part.hi - part.lo]) for name, array in self.blocks[part].items())
+
+    def keep_heads(self, parts: Sequence[Part]) -> None:
+        """Keep the first rows of a stream for the end of the sweep, where they follow the last ones."""
+        for part in parts:
+            head = self.heads[part.stream]
+            for name, block in self.rows_of(part) if head else ():
+                if 0 <= part.lo < len(head[name]):
+                    rows = head[name][part.lo : part.hi]
+                    rows[...] = block[: len(rows)]
+
+    def rows(self, stream: Stream, name: str) -> PieceRows:
+        """All rows of a stream that are at hand."""
+        s, size = self.numbers[id(stream)], self.system.grid.shape[0]
+        depth = 0 if stream.kind == "spectra" else self.depth
+        parts = [part for part in [*self.blocks] if part.stream == s]
+        pieces = [(part.lo, halo.inner(dict(self.rows_of(part))[name], depth)) for part in parts]
+        if head := self.heads[s]:  # it may be shorter than it is reached beyond the end, if it is all that there is
+            again = range(-(-self.ghosts[s] // size) + 1 if len(head[name]) == size else 1)
+            pieces += [(size + k * size, halo.inner(head[name], depth)) for k in again]
+        return PieceRows(pieces, unwrapped=True)
+
+    def at(self, stream: Stream, name: str, lo: int, hi: int) -> Any:
+        """Rows [lo, hi) of a stream, which lie in one slab, with ghost layers along the other axes."""
+        part = self._part(stream, lo, hi)
+        return dict(self.rows_of(part))[name][lo - part.lo : hi - part.lo]
+
+    def inner(self, stream: Stream, name: str, lo: int, hi: int) -> Any:
+        """The same without any ghost layers."""
+        return halo.inner(self.at(stream, name, lo, hi), self.depth)
+
+    def complete(
+        self, stream: Stream, name: str, turn: Turn, time: float, each: Callable[..., Any]
+    ) -> PaddedRows:
+        """The rows of a turn, with all of their ghost layers."""
+        part = self._part(stream, turn.lo, turn.hi)
+        block = self.blocks[part][name][turn.lo - part.lo : turn.hi - part.lo + 2 * self.depth]
+        halo.pad(
+            self.rows(stream, name), turn.lo, turn.hi, self.depth, self.system.ends(name), time, block,
+            (part.lo, part.hi), each,
+        )  # fmt: skip
+        return PaddedRows(block, self.depth, turn.lo)
+
+    def _part(self, stream: Stream, lo: int, hi: int) -> Part:
+        s = self.numbers[id(stream)]
+        return next(part for part in [*self.blocks] if part.stream == s and part.lo <= lo and hi <= part.hi)
+
+    def _arrays(self, s: int, rows: int, place: int) -> dict[str, Any]:
+        system, kind, width = self.system, self.kinds[s], self.sweep.chain.widths[s]
+        names = system.constants if kind == "constants" else system.fields
+        if kind == "spectra":
+            shape, dtype = (rows, *system.transform.spectrum_shape[1:]), system.transform.spectrum_dtype
+        else:
+            shape, dtype = (rows, *(n + 2 * self.depth for n in system.grid.shape[1:])), system.dtype
+        apart = aligned(rows * width.held)
+        if place + apart * len(names) > len(self.memory):
+            raise MemoryError(f"a sweep takes more than the {format_bytes(len(self.memory))} that were foreseen for it")
+        return {name: view(self.memory, place + k * apart, shape, dtype) for k, name in enumerate(names)}
+
+
+def view(memory: np.ndarray, place: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array at a place in memory."""
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    array: np.ndarray = memory[place : place + count].view(dtype).reshape(shape)
+    return array

@@ -1,0 +1,289 @@
+"""A sweep over rows that holds only a window of them: which rows are made when, and what is held. Integers only.
+
+A *chain* is a list of links, each of which makes rows of some *streams* (a state, a rate of change, a spectrum)
+from rows of others, in place or reaching a few rows beyond. All links go over the rows together, each a little
+behind the one before, so that what a link makes is used while it is still at hand, and what nobody needs
+afterwards is never stored. Rows come in *slabs*; a :class:`Turn` is what one link does to one slab.
+
+Along a periodic axis rows go on beyond both ends: rows below 0 are made first, apart, from what is stored at the
+other end; the first rows of every stream are kept until the end, where they follow the last ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+Work = Literal["advance", "forward", "finish", "sum"]
+
+#: Arrays begin at whole multiples of so many bytes.
+ALIGNED = 64
+
+
+class Width(NamedTuple):
+    """How wide a stream is: its arrays, and bytes of a row of each as it is held and as it lies in storage."""
+
+    arrays: int
+    held: int
+    moved: int
+
+
+class Use(NamedTuple):
+    """A stream that a link reads, and how many rows it reaches beyond those that it makes."""
+
+    stream: int
+    reach: int = 0
+
+
+@dataclass(frozen=True)
+class Link:
+    """What one link reads and makes, and what kind of work that is."""
+
+    uses: tuple[Use, ...]
+    makes: tuple[int, ...] = ()
+    work: Work = "advance"
+
+    @property
+    def reach(self) -> int:
+        return max((use.reach for use in self.uses), default=0)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Links in order.
+
+    Attributes
+    ----------
+    links : tuple of Link
+    stored : frozenset of int
+        Streams that are written to storage as they are made.
+    widths : tuple of Width
+        Of each stream.
+    """
+
+    links: tuple[Link, ...]
+    stored: frozenset[int]
+    widths: tuple[Width, ...]
+
+    @cached_property
+    def loaded(self) -> frozenset[int]:
+        """Streams that are read from storage: those that no link makes."""
+        used = {use.stream for link in self.links for use in link.uses}
+        return frozenset(used - {stream for link in self.links for stream in link.makes})
+
+    @property
+    def traffic(self) -> int:
+        """Bytes of a row that are read from storage and written to it."""
+        return sum(self.widths[s].arrays * self.widths[s].moved for s in (*self.loaded, *self.stored))
+
+    @cached_property
+    def ghosts(self) -> tuple[int, ...]:
+        """How far each stream is reached beyond a slab: ghost rows that its slabs have."""
+        reach = [0] * len(self.widths)
+        for link in self.links:
+            for use in link.uses:
+                reach[use.stream] = max(reach[use.stream], use.reach)
+        return tuple(reach)
+
+    def margins(self, periodic: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """How far beyond the ends of a periodic axis rows are made by each link, and needed of each stream."""
+        streams, links = [0] * len(self.widths), [0] * len(self.links)
+        for i in reversed(range(len(self.links)) if periodic else ()):
+            link = self.links[i]
+            links[i] = max((streams[s] for s in link.makes), default=0)
+            for s in link.makes:
+                streams[s] = links[i]
+            for use in link.uses:
+                streams[use.stream] = max(streams[use.stream], links[i] + use.reach)
+        return tuple(links), tuple(streams)
+
+
+class Part(NamedTuple):
+    """Rows [lo, hi) of a stream; below 0 they are those at the other end."""
+
+    stream: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one link does to one slab.
+
+    Attributes
+    ----------
+    link : int
+    lo, hi : int
+        Rows that it makes.
+    loads : tuple of Part
+        Read from storage, to be at hand from now on.
+    makes, stores : tuple of Part
+        What is made, and which of it is written to storage.
+    drops : tuple of Part
+        Not needed after this turn.
+    """
+
+    link: int
+    lo: int
+    hi: int
+    loads: tuple[Part, ...]
+    makes: tuple[Part, ...]
+    stores: tuple[Part, ...]
+    drops: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The turns of a chain, in order.
+
+    Attributes
+    ----------
+    turns : tuple of Turn
+    heads : tuple of int
+        Of each stream, how many of its first rows are kept until the end.
+    chain : Chain
+    rows : int
+        Thickness of a slab.
+    """
+
+    turns: tuple[Turn, ...]
+    heads: tuple[int, ...]
+    chain: Chain
+    rows: int
+
+    def slot_bytes(self, stream: int) -> int:
+        """Bytes that a slab of a stream takes, ghost rows and all."""
+        width = self.chain.widths[stream]
+        return width.arrays * aligned((self.rows + 2 * self.chain.ghosts[stream]) * width.held)
+
+    @cached_property
+    def slots(self) -> dict[int, int]:
+        """How many slabs of each size are held at once: the next turn's are read, the last one's written meanwhile."""
+        held, most = dict[int, int](), dict[int, int]()
+
+        def change(parts: Iterable[Part], by: int) -> None:
+            for part in parts:
+                size = self.slot_bytes(part.stream)
+                held[size] = held.get(size, 0) + by
+                most[size] = max(most.get(size, 0), held[size])
+
+        late: list[Part] = []
+        change(self.turns[0].loads if self.turns else (), 1)
+        for turn, after in zip(self.turns, (*self.turns[1:], None), strict=True):
+            change(after.loads if after else (), 1)
+            change(turn.makes, 1)
+            change(late, -1)
+            change((part for part in turn.drops if part not in turn.stores), -1)
+            late = [part for part in turn.drops if part in turn.stores]
+        return most
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of the first rows that are kept until the end."""
+        widths = zip(self.heads, self.chain.widths, strict=True)
+        return sum(width.arrays * aligned(rows * width.held) for rows, width in widths)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that are held at once."""
+        return self.head_bytes + sum(size * count for size, count in self.slots.items())
+
+
+def aligned(size: int) -> int:
+    """Bytes, rounded up so that what follows is aligned."""
+    return -(-size // ALIGNED) * ALIGNED
+
+
+def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
+    """Put the turns of a chain in order.
+
+    Parameters
+    ----------
+    chain : Chain
+    size : int
+        Rows of the axis.
+    rows : int
+        Thickness of a slab.
+    periodic : bool
+
+    Returns
+    -------
+    Sweep
+        Every row that a turn reads is at hand then: loaded or made before, and not yet dropped.
+
+    Examples
+    --------
+    >>> state, rate = 0, 1
+    >>> chain = Chain((Link((Use(state, reach=1),), (rate,)),), frozenset([rate]), (Width(1, 8, 8),) * 2)
+    >>> [(turn.lo, turn.hi, turn.loads) for turn in sweep(chain, 4, 2, periodic=False).turns]
+    [(0, 2, (Part(stream=0, lo=0, hi=2), Part(stream=0, lo=2, hi=4))), (2, 4, ())]
+    """
+    links, streams = chain.margins(periodic)
+    order, lag = [], 0
+    for i, link in enumerate(chain.links):
+        if link.reach:
+            lag += link.reach + rows  # what it reaches ends somewhere in a slab, which is made as a whole
+        order += [(hi + lag, i, lo, hi) for lo, hi in slabs(-links[i], size, rows)]
+    order.sort()
+    known, last = dict[tuple[int, int], Part](), dict[Part, int]()
+    loads: list[list[Part]] = [[] for _ in order]
+    makes: list[tuple[Part, ...]] = []
+    for t, (_, i, lo, hi) in enumerate(order):
+        for stream, reach in chain.links[i].uses:
+            start, stop = max(lo - reach, -streams[stream]), min(hi + reach, size)
+            for a, b in slabs(-streams[stream], size, rows, start, stop):
+                part = known.get((stream, a))
+                if part is None:
+                    part = known[stream, a] = Part(stream, a, b)
+                    loads[t].append(part)
+                last[part] = t
+        makes.append(tuple(Part(stream, lo, hi) for stream in chain.links[i].makes))
+        known |= {(part.stream, part.lo): part for part in makes[-1]}
+        last |= dict.fromkeys(makes[-1], t)
+    drops: list[list[Part]] = [[] for _ in order]
+    for part, t in last.items():
+        drops[t].append(part)
+    turns = [
+        Turn(i, lo, hi, tuple(loads[t]), makes[t], _stored(makes[t], chain.stored), tuple(drops[t]))
+        for t, (_, i, lo, hi) in enumerate(order)
+    ]
+    return Sweep(tuple(turns), tuple(min(margin, size) for margin in streams), chain, rows)
+
+
+def _stored(parts: Sequence[Part], stored: frozenset[int]) -> tuple[Part, ...]:
+    """What of the parts goes to storage: rows below 0 are there under another name."""
+    return tuple(part for part in parts if part.stream in stored and part.lo >= 0)
+
+
+def slabs(first: int, size: int, rows: int, start: int | None = None, stop: int | None = None) -> list[tuple[int, int]]:
+    """Slabs of rows `first` ... size - 1, cut at whole multiples; those that touch [start, stop).
+
+    Examples
+    --------
+    >>> slabs(-1, 5, 2)
+    [(-1, 0), (0, 2), (2, 4), (4, 5)]
+    >>> slabs(-1, 5, 2, 3, 5)
+    [(2, 4), (4, 5)]
+    """
+    start, stop = first if start is None else start, size if stop is None else stop
+    lows = range(start // rows * rows, stop, rows)
+    return [(max(lo, first), min(lo + rows, size)) for lo in lows]
+
+
+def domain_rows(start: int, stop: int, size: int) -> list[tuple[int, int, int]]:
+    """Rows [start, stop) of an axis that goes on periodically, as (row, lo, hi): what lies at `row` is [lo, hi).
+
+    Examples
+    --------
+    >>> domain_rows(-2, 12, 10)
+    [(-2, 8, 10), (0, 0, 10), (10, 0, 2)]
+    """
+    ranges, row = [], start
+    while row < stop:
+        lo = row % size
+        hi = min(size, lo + stop - row)
+        ranges.append((row, lo, hi))
+        row += hi - lo
+    return ranges
