@@ -86,6 +86,7 @@ ARGUMENTS: dict[str, tuple[Any, xr.Dataset, dict[str, Any], type[Exception], str
         MODEL, make_ds(), {"chunks": "auto"}, TypeError,
         r"chunks is 'auto'; give a whole number of rows along 'z'",
     ),
+    "fft": (MODEL, make_ds(), {"fft": "fftw"}, ValueError, r"fft is 'fftw'; use one of 'scipy', 'pyfftw', 'mkl_fft'"),
     "limit": (MODEL, make_ds(), {"memory_limit": "abc"}, ValueError, r"memory_limit is 'abc'; give bytes or a text"),
     "device": (MODEL, make_ds(), {"device": "tpu"}, ValueError, r"device is 'tpu'; use 'auto', 'cpu' or 'gpu'"),
     "save_every": (MODEL, make_ds(), {"save_every": 0}, ValueError, r"save_every is 0; it must be at least 1"),

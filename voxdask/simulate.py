@@ -51,6 +51,7 @@ def simulate(
     chunks: int | None = None,
     device: Device = "auto",
     memory_limit: str | int | None = None,
+    fft: str = "scipy",
     progress: bool = True,
     callbacks: Iterable[Callback] = (),
 ) -> xr.Dataset:
@@ -98,6 +99,8 @@ def simulate(
         "auto" leaves arrays where they are.
     memory_limit : str or int, optional
         Bytes that the run may take beside `ds`, such as ``"2GB"``; by default most of what is free.
+    fft : {"scipy", "pyfftw", "mkl_fft"}, default "scipy"
+        Library that transforms arrays in memory; one thread of it for each that works on a tile. On a GPU it is CuPy's.
     progress : bool, default True
         Show a bar.
     callbacks : iterable of callable
@@ -143,7 +146,7 @@ def simulate(
         march = AdaptiveMarch(method, make_span(start, dt, t_end, steps, save_every, save_at))
     else:
         march = FixedMarch(method, make_schedule(start, dt, t_end, steps, save_every, save_at))
-    prepared = _prepared(model, ds, boundary, method, device)
+    prepared = _prepared(model, ds, boundary, method, device, fft)
     plan, distributed = _plan(prepared, method, chunks, memory_limit, 0 if store else len(march.frame_times))
     if plan.tier == "spilled" and store is None:
         raise ValueError(
@@ -171,6 +174,7 @@ def plan(
     chunks: int | None = None,
     device: Device = "auto",
     memory_limit: str | int | None = None,
+    fft: str = "scipy",
 ) -> Plan:
     """What :func:`simulate` would do: tier, chunks, projected bytes.
 
@@ -178,7 +182,7 @@ def plan(
 
     Parameters
     ----------
-    model, ds, stepper, boundary, chunks, device, memory_limit
+    model, ds, stepper, boundary, chunks, device, memory_limit, fft
         As for :func:`simulate`.
 
     Returns
@@ -201,7 +205,7 @@ def plan(
     'spilled'
     """
     method = stepper_of(stepper)
-    prepared = _prepared(model, ds, boundary, method, device)
+    prepared = _prepared(model, ds, boundary, method, device, fft)
     return _plan(prepared, method, chunks, memory_limit, 0)[0]
 
 
@@ -225,10 +229,12 @@ def _start_time(ds: Any) -> float:
     return float(value)
 
 
-def _prepared(model: HasEquation, ds: xr.Dataset, boundary: Any, stepper: Stepper, device: Device) -> Prepared:
+def _prepared(
+    model: HasEquation, ds: xr.Dataset, boundary: Any, stepper: Stepper, device: Device, fft: str
+) -> Prepared:
     if device not in ("auto", "cpu", "gpu"):
         raise ValueError(f"device is {device!r}; use 'auto', 'cpu' or 'gpu'")
-    prepared = prepare(equation_of(model), ds, boundary, getattr(stepper, "wavenumbers", "spectral"))
+    prepared = prepare(equation_of(model), ds, boundary, getattr(stepper, "wavenumbers", "spectral"), fft)
     if device == "auto":
         return prepared
     move = backend.to_host if device == "cpu" else backend.to_device
