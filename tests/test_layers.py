@@ -18,7 +18,7 @@ ROWS = """
     prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
     models.gray_scott models.smoothed_boundary models.multiphase models
-    schedule stability report inputs runner local_runner chunked_runner march loop simulate
+    schedule stability trial forecast report inputs runner local_runner chunked_runner march loop simulate
     plot studies manufactured verify indicator labels accessor
 """
 LAYERS = ROWS.split()

@@ -14,7 +14,7 @@ from typing import Any
 
 from voxdask import backend, halo, passes, tiles
 from voxdask.halo import ArrayRows, PaddedRows, Rows
-from voxdask.kernels import Kernel, Update
+from voxdask.kernels import Filter, Kernel, Update
 from voxdask.passes import Context
 from voxdask.pencil import tiles as split
 from voxdask.planning import Plan
@@ -156,6 +156,11 @@ class BlockFields:
         made = [_Result(self, source or RATE, stored=False), *kept] if source or keep else []
         spectra = {name: self._spectrum(name, 0) for name in self.system.fields}
         self._evaluate(t, v, made, arrive, spectra)
+        self._through(spectra, filters, t, dt)
+        return (self._updated(spectra, base or ((v, 1.0),), into, arrive), *(result.state for result in kept))
+
+    def _through(self, spectra: Mapping[str, Any], filters: Sequence[Filter], t: float, dt: float) -> None:
+        """One sweep of pencils: transforms along the first axis, and the filters."""
         count = saved_by(filters)
         stored = {name: [self._spectrum(name, k + 1) for k in range(count)] for name in self.system.fields}
 
@@ -173,7 +178,6 @@ class BlockFields:
                     self.finite = False  # threads may only ever clear it
 
         self._sweep(through, self.pencils)
-        return (self._updated(spectra, base or ((v, 1.0),), into, arrive), *(result.state for result in kept))
 
     def combine(self, *terms: tuple[BlockState, float], end: float) -> BlockState:
         """The sum of states and rates with coefficients; nodes that are given take their value at `end`."""

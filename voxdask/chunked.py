@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import dask.array as da
 
 from voxdask import graph, tiles
@@ -96,7 +95,7 @@ class ChunkedFields:
         columns = system.transform.spectrum_shape[1]
         self.pencils = split(columns, max(-(-columns // len(self.slabs)), 1))
         self.constants = {name: list(chunks) for name, chunks in constants.items()}
-        self._token, self._count = uuid.uuid4().hex[:12], itertools.count()
+        self._token, self._count, self.tasks = uuid.uuid4().hex[:12], itertools.count(), 0
         self._kernels: dict[Kernel | Filter, Value] = {}
         self._kept: dict[str, list[list[Any]]] = {}
         context = Context(system, operators.equation.rates, plan.rows, plan.columns, plan.sum_rows)
@@ -179,7 +178,7 @@ class ChunkedFields:
         for (chunks, i), value in zip(places, kept, strict=False):
             chunks[i] = value
         count = self.system.grid.size * len(self.system.fields)
-        return tiles.root_mean_square(dask.compute(*kept[len(places) :]), count)
+        return tiles.root_mean_square(graph.compute(kept[len(places) :]), count)
 
     def settle(self, *states: ChunkedState) -> None:
         """Have states that are unfinished finished by tasks of their own."""
@@ -289,6 +288,13 @@ class ChunkedFields:
             for state in states
         ]
 
+    def forget_how(self, *states: ChunkedState) -> list[ChunkedState]:
+        """The same states, on a cluster, as if they had come from nowhere; one chunk after the other passes by here."""
+        return [
+            ChunkedState({name: [graph.sent_again(chunk) for chunk in chunks] for name, chunks in state.chunks.items()})
+            for state in states
+        ]
+
     def array(self, chunks: Sequence[Any], dtype: Any = None) -> da.Array:
         """A Dask array from one value for each slab."""
         rest = ((n,) for n in self.system.grid.shape[1:])
@@ -325,6 +331,7 @@ class ChunkedFields:
     def task(self, label: str, function: Callable[..., Any], *arguments: Any) -> Value:
         """One Dask value; a repeated step gets keys of its own."""
         key = f"voxdask-{label}-{self._token}-{next(self._count)}"
+        self.tasks += 1
         return graph.call(key, function, *(self._shared(a) if isinstance(a, Kernel | Filter) else a for a in arguments))
 
     def _shared(self, kernel: Kernel | Filter) -> Value:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import dask
 import numpy as np
 
+from voxdask import graph
 from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.inputs import combine, look_rows
@@ -20,11 +20,19 @@ from voxdask.steppers import Stepper
 from voxdask.steppers.adaptive import Adaptive, Attempt, first_step
 from voxdask.store import FrameWriter, RunStore
 
+#: Tasks that the scheduler of a cluster may remember, beyond which it is made to forget them.
+_MOST_TASKS = 5000
+
 
 class ChunkedRunner:
     """Tier *chunked*, on local threads or on a cluster."""
 
     batch = 8
+
+    @property
+    def due(self) -> bool:
+        """Whether the scheduler of a cluster remembers so many tasks that it should be made to forget them."""
+        return self.distributed and self.fields.tasks > _MOST_TASKS
 
     def __init__(self, prepared: Prepared, plan: Plan, distributed: bool) -> None:
         self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, distributed
@@ -41,13 +49,15 @@ class ChunkedRunner:
         given = self._slabs(self.prepared.fields)
         (self.given,) = self.fields.persist(ChunkedState(given))
         checksums: dict[str, list[int]] = {name: [] for name in given}
-        for result in dask.compute(*self.fields.map(look_slab, self.given)):
+        for result in graph.compute(self.fields.map(look_slab, self.given)):
             for name, rows in result.items():
                 checksums[name] += rows
         return combine(checksums)
 
     def start(self, time: float, store: RunStore | None) -> None:
         """Take the caller's fields."""
+        if store is not None and self.distributed:
+            graph.require_everywhere(store.path)
         started = self.fields.map(start_slab, self.given, time)
         chunks = {name: [self.fields.item(s, name) for s in started] for name in self.system.fields}
         (self.state,) = self.fields.persist(ChunkedState(chunks))
@@ -75,7 +85,7 @@ class ChunkedRunner:
             states = stepper.step(self.fields, t, dt, *states)
         self.state, *history = self.fields.persist(*states)
         self.history = tuple(history)
-        if not all(all(found.values()) for found in dask.compute(*self.fields.map(finite_slab, self.state))):
+        if not all(all(found.values()) for found in graph.compute(self.fields.map(finite_slab, self.state))):
             raise NotFiniteError(times[-1])
 
     def first_step(self, stepper: Adaptive, t: float, span: float) -> float:
@@ -98,17 +108,24 @@ class ChunkedRunner:
         carried = self.history or (self.state,) * (states_in(slot, self.system) - 1)
         for number, state in enumerate(carried, 1):
             jobs += self.fields.map(write_slab, state, dict(slot), number, None)
-        dask.compute(*jobs)
+        graph.compute(jobs)
 
     def save_frame(self, state: ChunkedState, frame: int, writer: FrameWriter) -> None:
         """Write a state as a frame."""
-        dask.compute(*self.fields.map(write_slab, state, None, 0, (frame, writer)))
+        graph.compute(self.fields.map(write_slab, state, None, 0, (frame, writer)))
 
-    def checkpointed(self, slot: Mapping[str, ChunkFiles]) -> None:
-        """On a cluster go on from what is on disk, so that the scheduler forgets how it was made."""
-        if self.fields.distributed:
+    def checkpointed(self, slot: Mapping[str, ChunkFiles] | None) -> None:
+        """On a cluster go on from what is on disk, or comes by way of the client: nobody knows how it was made."""
+        if not self.distributed:
+            return
+        if slot is not None:
             self.resume(slot, None, history=bool(self.history))
             self.carried = ()
+        elif self.due:
+            count, states = 1 + len(self.history), (self.state, *self.history, *self.carried)
+            self.state, *rest = self.fields.forget_how(*states)
+            self.history, self.carried = tuple(rest[: count - 1]), tuple(rest[count - 1 :])
+        self.fields.tasks = 0
 
     def snapshot(self, state: ChunkedState | None = None) -> dict[str, Any]:
         """The fields, or those of another state, as Dask arrays."""

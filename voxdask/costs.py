@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from voxdask.windows import Chain
 
+#: The share of the time in which a thread works: at the end of every turn some wait for the others.
+_AT_WORK = 0.9
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -79,7 +82,7 @@ def sweep_seconds(chain: Chain, size: int, rows: int, tile_rows: int, threads: i
     turns, moved = len(chain.links) * math.ceil(size / rows), chain.traffic * rates.moved
     # while the first slab is read and the last one is written, nothing else is to be done
     ends = moved * rows / 2
-    return size * (work + moved) / threads + turns * rates.turn + ends
+    return size * (work + moved) / (_AT_WORK * threads) + turns * rates.turn + ends
 
 
 def pencils_seconds(
@@ -101,6 +104,6 @@ def pencils_seconds(
     seconds = 0.0
     for read, written in transforms:
         moved = (read + written) * column_bytes * rates.moved
-        seconds += columns * (rates.through + moved) / threads + moved * wide / 2
+        seconds += columns * (rates.through + moved) / (_AT_WORK * threads) + moved * wide / 2
         seconds += math.ceil(columns / wide) * rates.turn
     return seconds

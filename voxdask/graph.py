@@ -7,7 +7,9 @@ that uses ``dask._task_spec``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -16,7 +18,8 @@ import dask.threaded
 import numpy as np
 from dask._task_spec import Alias, DataNode, Task, TaskRef, parse_input
 from dask.highlevelgraph import HighLevelGraph
-from distributed import get_client
+from distributed import KilledWorker, get_client
+from distributed.client import FutureCancelledError
 
 
 class Value:
@@ -138,6 +141,41 @@ def persist(values: Sequence[Value]) -> list[Value]:
     """Compute values and keep the results where they were made."""
     (results,) = dask.persist(_Batch(values))
     return list(results)
+
+
+def compute(values: Sequence[Value]) -> tuple[Any, ...]:
+    """Results of values, brought here.
+
+    Raises
+    ------
+    RuntimeError
+        If workers of a cluster died, and what they held can't be made again.
+    """
+    try:
+        results: tuple[Any, ...] = dask.compute(*values)
+    except (FutureCancelledError, KilledWorker) as error:
+        raise RuntimeError(
+            f"workers of the cluster died, and what they held can't be made again ({error}); with store=PATH, on a "
+            "disk that all workers see, a run survives that, and the same call goes on from the last frame"
+        ) from error
+    return results
+
+
+def require_everywhere(path: Path) -> None:
+    """ValueError unless all workers of the cluster see a directory."""
+    seen = get_client().run(os.path.isdir, os.fspath(path))
+    if blind := [worker for worker, there in seen.items() if not there]:
+        raise ValueError(
+            f"store={os.fspath(path)!r} is not seen by {len(blind)} of {len(seen)} workers ({blind[0]}, ...); "
+            "give a path on a disk that all of them share"
+        )
+
+
+def sent_again(value: Value) -> Value:
+    """A value on a cluster, gathered here and sent out again: the scheduler does not know what it was made from."""
+    (result,) = compute([value])
+    future = get_client().scatter(result, hash=False)
+    return constant(future.key, future)
 
 
 def array_of(name: str, blocks: Sequence[Value], chunks: tuple[tuple[int, ...], ...], dtype: Any) -> da.Array:

@@ -28,6 +28,11 @@ from voxdask.tiles import finite
 class LocalRunner:
     """Tiers *block* and *spilled*."""
 
+    @property
+    def due(self) -> bool:
+        """Never."""
+        return False
+
     def __init__(self, prepared: Prepared, plan: Plan) -> None:
         self.prepared, self.plan, self.system, self.batch = prepared, plan, prepared.system, plan.batch
         some = next(iter(prepared.fields.values()))
@@ -145,7 +150,7 @@ class LocalRunner:
             for _ in threads.map(write, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges]):
                 pass
 
-    def checkpointed(self, slot: Mapping[str, ChunkFiles]) -> None:
+    def checkpointed(self, slot: Mapping[str, ChunkFiles] | None) -> None:
         """Nothing to be done: the state is where it was."""
 
     def snapshot(self, state: Any = None) -> dict[str, Any]:

@@ -194,6 +194,7 @@ class _InMemory:
     def commit(self, step: int, time: float, *, frame: bool = True, control: Memory | None = None) -> None:
         if frame:
             self._keep(time, self.runner.snapshot())
+        self.runner.checkpointed(None)
         while self.shown < len(self.times):
             k = self.shown
             self.shown += 1

@@ -90,6 +90,8 @@ class FixedMarch:
                     watch.lap(count, clock.perf_counter() - began)
                     done += count
                     bar.update(count)
+                    if runner.due and done < target:
+                        saver.commit(done, schedule.time(done), frame=False)
                 saver.commit(target, schedule.time(target))
         return watch
 
@@ -161,8 +163,8 @@ class AdaptiveMarch:
                         raise FloatingPointError(f"{self._stuck(t, dt, memory.rejected, failed)}; {saver.advice}")
                 del attempt  # its states would take memory beside those of the next
                 bar.set_postfix_str(f"{step} steps, {watch.rejected} rejected, dt={memory.dt:.2g}", refresh=False)
-                if reached:
-                    saver.commit(step, t, frame=reached[-1] == t, control=memory)
+                if reached or runner.due:
+                    saver.commit(step, t, frame=reached[-1:] == [t], control=memory)
         return watch
 
     @staticmethod

@@ -9,7 +9,7 @@ from typing import Literal
 
 from voxdask.costs import Rates, nominal, pencils_seconds, sweep_seconds
 from voxdask.spilling import Cut, Route, cut
-from voxdask.units import format_bytes
+from voxdask.units import format_bytes, format_seconds
 from voxdask.windows import Width
 
 Tier = Literal["block", "chunked", "spilled"]
@@ -111,6 +111,14 @@ class Problem:
         return self.shape[0] * self.spectrum_row_bytes
 
 
+#: Where the traffic of a tier goes.
+_TRAFFIC = {
+    "block": "to and from memory",
+    "chunked": "between slabs and pencils",
+    "spilled": "to and from the disk",
+}
+
+
 @dataclass(frozen=True)
 class Plan:
     """How :func:`voxdask.simulate` will run, and what that takes.
@@ -139,6 +147,10 @@ class Plan:
         Projected size of the working files, without frames.
     memory_limit : int
     reason : str
+    traffic_bytes : int, optional
+        Foreseen for a step: to and from the disk, between workers, or to and from memory, by tier.
+    step_seconds : float, optional
+        Foreseen for a step.
     """
 
     tier: Tier
@@ -157,6 +169,8 @@ class Plan:
     disk_bytes: int
     memory_limit: int
     reason: str
+    traffic_bytes: int | None = None
+    step_seconds: float | None = None
 
     @property
     def sum_rows(self) -> int:
@@ -178,6 +192,14 @@ class Plan:
             ),
             ("disk", format_bytes(self.disk_bytes)),
         ]
+        if self.tier == "spilled":
+            deep = f"{self.depth} evaluations" if self.depth > 1 else "one evaluation"
+            lines.insert(4, ("sweeps", f"with {deep} in each" + (f", {self.batch} steps" if self.batch > 1 else "")))
+        if self.traffic_bytes is not None:
+            lines.append(("traffic", f"{format_bytes(self.traffic_bytes)} a step, {_TRAFFIC[self.tier]}"))
+        if self.step_seconds is not None:
+            ns = self.step_seconds / self.problem.voxels * 1e9
+            lines.append(("time", f"{format_seconds(self.step_seconds)} a step ({ns:.1f} ns per voxel)"))
         return "\n".join(f"{name:8} {text}" for name, text in lines)
 
     def _repr_html_(self) -> str:
@@ -212,9 +234,11 @@ def make_plan(
     threads: int,
     chunked: bool = False,
     chunk_rows: int | None = None,
+    slabs_per_thread: int = 2,
     frame_bytes: int = 0,
     why: str = "",
     routes: Callable[[], Sequence[Route]] = tuple,
+    rates: Callable[[], Rates | None] = lambda: None,
 ) -> Plan:
     """Choose tier, tiles and chunks.
 
@@ -228,12 +252,16 @@ def make_plan(
         Run Dask chunks if that fits.
     chunk_rows : int, optional
         Thickness of the chunks that the caller wants.
+    slabs_per_thread : int
+        Of a chunked run for which none is given: fewer have less to exchange, more let threads take turns.
     frame_bytes : int
         Frames that the run keeps in memory, if it does not spill.
     why : str
         Reason to be given for the tier that the caller's arrays ask for.
     routes : callable
         Gives the ways in which a run may be spilled; asked only if it must be.
+    rates : callable
+        Gives what parts of a step cost; asked only if there is a choice of routes.
 
     Returns
     -------
@@ -257,10 +285,11 @@ def make_plan(
     tier: Tier = "chunked" if chunked else "block"
     in_memory = memory_bytes(problem, tier, threads, rows, columns) + frame_bytes
     if in_memory > memory_limit:
-        return spill(problem, memory_limit, threads, in_memory, routes())
+        ways = routes()
+        return spill(problem, memory_limit, threads, in_memory, ways, rates() if len(ways) > 1 else None)
     size = problem.shape[0]
     if chunked:
-        whole = min(size, chunk_rows or max(-(-size // (2 * threads)), problem.halo, 1))
+        whole = min(size, chunk_rows or max(-(-size // (slabs_per_thread * threads)), problem.halo, 1))
         rows, slab_rows = min(rows, whole), whole
     else:
         slab_rows, whole = rows, min(size, max(FRAME_CHUNK_BYTES // problem.row_bytes, rows))

@@ -16,17 +16,20 @@ import numpy as np
 import psutil
 import xarray as xr
 
-from voxdask import backend
+from voxdask import backend, trial
 from voxdask.boundary import describe
+from voxdask.costs import Rates
 from voxdask.equation import HasEquation, equation_of
 from voxdask.evaluate import problem_of
+from voxdask.forecast import forecast
 from voxdask.inputs import checksum_of
 from voxdask.loop import Callback, Loop
 from voxdask.march import AdaptiveMarch, FixedMarch, March
-from voxdask.planning import Plan, make_plan
+from voxdask.planning import Plan, Problem, make_plan
 from voxdask.prepare import Prepared, prepare
 from voxdask.rehearsal import routes
 from voxdask.schedule import make_schedule, make_span, whole_number
+from voxdask.spilling import Route
 from voxdask.stability import warn_if_unstable
 from voxdask.steppers import Stepper, is_adaptive, stepper_of
 from voxdask.store import MANIFEST
@@ -147,7 +150,7 @@ def simulate(
     else:
         march = FixedMarch(method, make_schedule(start, dt, t_end, steps, save_every, save_at))
     prepared = _prepared(model, ds, boundary, method, device, fft)
-    plan, distributed = _plan(prepared, method, chunks, memory_limit, 0 if store else len(march.frame_times))
+    plan, workers = _plan(prepared, method, chunks, memory_limit, 0 if store else len(march.frame_times), store)
     if plan.tier == "spilled" and store is None:
         raise ValueError(
             f"the run spills to disk ({plan.reason}): give store=PATH for it, "
@@ -159,7 +162,7 @@ def simulate(
     # what an earlier run says of itself is no part of this one
     kept = {key: value for key, value in ds.attrs.items() if key not in (MANIFEST, "report")}
     attrs = {**kept, "made_by": f"voxdask {version('voxdask')}", **{k: _text(v) for k, v in made.items()}}
-    loop = Loop(prepared, march, method.history, plan, distributed, attrs, progress, called)
+    loop = Loop(prepared, march, method.history, plan, workers > 0, attrs, progress, called)
     if store is None:
         return loop.in_memory(start)
     return loop.in_store(_store_path(store), resume, made | _start_of(prepared, start))
@@ -175,15 +178,20 @@ def plan(
     device: Device = "auto",
     memory_limit: str | int | None = None,
     fft: str = "scipy",
+    store: str | os.PathLike[str] | None = None,
+    measure: bool = True,
 ) -> Plan:
-    """What :func:`simulate` would do: tier, chunks, projected bytes.
+    """What :func:`simulate` would do: tier, chunks, projected bytes, traffic and time of a step.
 
-    Frames that a run without ``store=`` keeps in memory come on top; :func:`simulate` counts them.
+    Frames that a run without ``store=`` keeps in memory come on top; :func:`simulate` counts them. Time is foreseen
+    from steps on some rows of the grid, with values made up for them, which takes a second or two and some memory.
 
     Parameters
     ----------
-    model, ds, stepper, boundary, chunks, device, memory_limit, fft
-        As for :func:`simulate`.
+    model, ds, stepper, boundary, chunks, device, memory_limit, fft, store
+        As for :func:`simulate`. The disk of `store`, or of the working directory, is the one that is measured.
+    measure : bool, default True
+        With False, time is not foreseen.
 
     Returns
     -------
@@ -206,7 +214,11 @@ def plan(
     """
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
-    return _plan(prepared, method, chunks, memory_limit, 0)[0]
+    plan, workers = _plan(prepared, method, chunks, memory_limit, 0, store)
+    if not measure:
+        return plan
+    rates = trial.measure(prepared, plan, method, _store_path(store or ".") if plan.tier == "spilled" else None)
+    return forecast(plan, _routes(prepared, plan.problem, method), rates, workers)
 
 
 def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
@@ -246,46 +258,61 @@ def _prepared(
 
 
 def _plan(
-    prepared: Prepared, stepper: Stepper, chunks: int | None, memory_limit: str | int | None, frames: int
-) -> tuple[Plan, bool]:
-    """The plan, and whether it runs on a cluster."""
+    prepared: Prepared,
+    stepper: Stepper,
+    chunks: int | None,
+    memory_limit: str | int | None,
+    frames: int,
+    store: str | os.PathLike[str] | None,
+) -> tuple[Plan, int]:
+    """The plan, and the number of workers of the cluster that it runs on, if any."""
     problem = problem_of(prepared, stepper.registers, stepper.spectra)
-    system = prepared.system
-    spill = partial(
-        routes, stepper, prepared.operators, constants=bool(system.constants), weighted=bool(system.weights),
-        width=problem.stream_width,
-    )  # fmt: skip
     if chunks is not None:
         chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
     held = frames * problem.fields * problem.voxels * problem.itemsize
     chunked = chunks is not None or prepared.lazy
     cluster = _cluster() if chunked else None
+    options: dict[str, Any] = {"chunk_rows": chunks, "frame_bytes": held}
+    options["routes"] = partial(_routes, prepared, problem, stepper)
     if cluster is not None:
-        threads = sum(cluster.nthreads().values())
-        if threads == 0:
+        threads = cluster.nthreads()
+        if not sum(threads.values()):
             raise RuntimeError("the active Client has no workers yet; wait for them: client.wait_for_workers(1)")
         limit = parse_bytes(memory_limit) if memory_limit is not None else _cluster_memory(cluster)
         why = "Dask arrays, on a cluster" if chunks is None else f"chunks={chunks}, on a cluster"
         plan = make_plan(
-            problem, memory_limit=limit, threads=threads, chunked=True, chunk_rows=chunks, frame_bytes=held, why=why,
-            routes=spill,
+            problem, memory_limit=limit, threads=sum(threads.values()), chunked=True, slabs_per_thread=1, why=why,
+            **options,
         )  # fmt: skip
         if plan.tier == "chunked":
-            return plan, True
+            return plan, len(threads)
     # what does not fit on the cluster runs in this process, with what this machine has
     limit = parse_bytes(memory_limit) if memory_limit is not None else _free_memory()
     why = "" if not chunked else "Dask arrays, on local threads" if chunks is None else f"chunks={chunks}"
+    options["rates"] = partial(_rates, prepared, problem, stepper, limit, store)
     plan = make_plan(
-        problem,
-        memory_limit=limit,
-        threads=backend.cpu_count(),
-        chunked=chunked and cluster is None,
-        chunk_rows=chunks,
-        frame_bytes=held,
-        why=why if cluster is None else "",
-        routes=spill,
+        problem, memory_limit=limit, threads=backend.cpu_count(), chunked=chunked and cluster is None,
+        why=why if cluster is None else "", **options,
+    )  # fmt: skip
+    return plan, 0
+
+
+def _routes(prepared: Prepared, problem: Problem, stepper: Stepper) -> tuple[Route, ...]:
+    """The ways in which a run may go over fields that are streamed."""
+    constants, weighted = bool(prepared.system.constants), bool(prepared.system.weights)
+    return routes(
+        stepper, prepared.operators, constants=constants, weighted=weighted, width=problem.stream_width
     )
-    return plan, False
+
+
+def _rates(
+    prepared: Prepared, problem: Problem, stepper: Stepper, limit: int, store: str | os.PathLike[str] | None
+) -> Rates | None:
+    """What parts of a step cost, for a choice of routes; None if a trial would take more than may be had."""
+    plan = make_plan(problem, memory_limit=1 << 62, threads=backend.cpu_count())
+    if 2 * trial.trial_bytes(plan) > limit:
+        return None
+    return trial.measure(prepared, replace(plan, tier="spilled", disk_bytes=0), stepper, _store_path(store or "."))
 
 
 def _store_path(store: Any) -> str:

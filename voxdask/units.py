@@ -21,6 +21,20 @@ def format_bytes(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def format_seconds(seconds: float) -> str:
+    """A duration for people.
+
+    Examples
+    --------
+    >>> format_seconds(0.0123), format_seconds(75)
+    ('12 ms', '75 s')
+    """
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size or unit == "us":
+            break
+    return f"{seconds / size:.3g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
+
+
 def parse_bytes(text: str | int | float) -> int:
     """Bytes from a number or a text such as ``"200MB"`` or ``"1.5 GiB"``.
 

@@ -1,0 +1,206 @@
+"""What parts of a step cost on this machine, found out by taking steps on a few rows of the grid."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from voxdask.block import BlockFields, BlockState
+from voxdask.costs import Rates
+from voxdask.kernels import Filter
+from voxdask.planning import Plan
+from voxdask.prepare import Prepared
+from voxdask.steppers import Stepper, is_adaptive
+from voxdask.steppers.base import Terms
+from voxdask.system import System, saved_by
+
+#: Bytes of fields and spectra that do not stay in any cache.
+_BEYOND_CACHE = 128 << 20
+#: Bytes that are written and read to measure a disk.
+_DISK_BYTES = 64 << 20
+
+
+class _Timed(BlockFields):
+    """Adds up how long evaluations, updates and sums take, and how many rows or terms these were."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.seconds = {"evaluate": 0.0, "finish": 0.0, "sum": 0.0}
+        self.counts = {"evaluate": 0, "finish": 0, "sum": 0}
+        self.filters: Sequence[Filter] = ()
+
+    def _timed(self, kind: str, count: int, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = work()
+        self.seconds[kind] += time.perf_counter() - began
+        self.counts[kind] += count
+        return result
+
+    def _evaluate(self, *args: Any, **options: Any) -> None:
+        evaluate = super()._evaluate
+        self._timed("evaluate", 1, lambda: evaluate(*args, **options))
+
+    def _through(self, spectra: Mapping[str, Any], filters: Sequence[Filter], t: float, dt: float) -> None:
+        super()._through(spectra, filters, t, dt)
+        self.filters = filters
+
+    def _updated(self, *args: Any, **options: Any) -> BlockState:
+        updated = super()._updated
+        state: BlockState = self._timed("finish", 1, lambda: updated(*args, **options))
+        return state
+
+    def combine(self, *terms: tuple[BlockState, float], end: float) -> BlockState:
+        combine = super().combine
+        state: BlockState = self._timed("sum", len(terms) + 1, lambda: combine(*terms, end=end))
+        return state
+
+    def error(self, terms: Terms, u: BlockState, v: BlockState, atol: float, rtol: float) -> float:
+        error = super().error
+        self._timed("sum", len(terms) + 2, lambda: error(terms, u, v, atol, rtol))
+        return 0.5
+
+
+def trial_rows(plan: Plan) -> int:
+    """Rows of a trial: so many that they do not stay in the cache."""
+    problem = plan.problem
+    held = problem.registers * problem.fields * problem.row_bytes
+    held += problem.fields * problem.spectra * problem.spectrum_row_bytes
+    return min(problem.shape[0], max(math.ceil(_BEYOND_CACHE / max(held, 1)), 2 * plan.threads * plan.rows))
+
+
+def trial_bytes(plan: Plan) -> int:
+    """Memory that a trial takes, about."""
+    share = (trial_rows(plan) + 2 * plan.problem.halo) / plan.problem.shape[0]
+    problem = plan.problem
+    states = (problem.registers + problem.constants / problem.fields) * problem.fields * problem.padded_bytes
+    return int(1.2 * share * (states + problem.fields * problem.spectra * problem.spectrum_bytes))
+
+
+def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.PathLike[str] | None = None) -> Rates:
+    """Take steps on a few rows, and take the time.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    plan : Plan
+        Its threads and tiles are those of the trial.
+    stepper : Stepper
+    folder : path, optional
+        On the disk that a run would be spilled to, to be measured, too.
+
+    Returns
+    -------
+    Rates
+    """
+    rows = trial_rows(plan)
+    tried = _steps(prepared, plan, stepper, rows, plan.rows)
+    threads, per = plan.threads, {k: tried.seconds[k] / max(tried.counts[k], 1) / rows for k in tried.seconds}
+    thin, around = max(1, plan.rows // 2), 0.0
+    if plan.tier == "spilled" and thin < plan.rows:
+        thinner = _steps(prepared, plan, stepper, rows, thin)
+        slower = thinner.seconds["evaluate"] / max(thinner.counts["evaluate"], 1) / rows
+        around = max(0.0, (slower - per["evaluate"]) / (1 / thin - 1 / plan.rows))
+    return Rates(
+        evaluate=threads * max(per["evaluate"] - around / plan.rows, 0.2 * per["evaluate"]),
+        around=threads * around,
+        forward=0.0,  # part of an evaluation
+        finish=threads * per["finish"],
+        add=threads * per["sum"],
+        through=threads * _column_seconds(prepared.system, plan, tried) if tried.filters else 0.0,
+        moved=_moved_seconds(folder, plan) if folder is not None else 0.0,
+        turn=3e-4,
+    )
+
+
+def _steps(prepared: Prepared, plan: Plan, stepper: Stepper, rows: int, tile_rows: int) -> _Timed:
+    """Steps on a slab of some rows, the first of which is not counted: it compiles."""
+    system = prepared.system
+    grid = replace(system.grid, shape=(rows, *system.grid.shape[1:]))
+    axes = tuple(replace(axis.homogeneous(), size=n) for axis, n in zip(system.axes, grid.shape, strict=True))
+    thin = replace(system, grid=grid, axes=axes, transform=replace(system.transform, axes=axes))
+    shared = 1 / max(len(system.fields), 1) if system.total else 0.5
+    constants = {name: np.full(grid.shape, 0.5, system.dtype) for name in system.constants}
+    small = replace(plan, rows=min(tile_rows, rows), problem=replace(plan.problem, shape=grid.shape))
+    fields = _Timed(thin, prepared.operators, small, constants)
+
+    def pattern(name: str, lo: int, hi: int) -> Any:
+        return np.broadcast_to(np.linspace(0.9, 1.1, grid.shape[-1], dtype=system.dtype), (hi - lo, *grid.shape[1:]))
+
+    try:
+        with np.errstate(all="ignore"):
+            state = fields.fill(lambda name, lo, hi: shared * pattern(name, lo, hi))
+            carried: tuple[Any, ...] = ()
+            for k in range(4):
+                if k == 2:  # what a stepper carries is there from the second step on
+                    fields.seconds, fields.counts = dict.fromkeys(fields.seconds, 0.0), dict.fromkeys(fields.counts, 0)
+                if is_adaptive(stepper):
+                    carried = stepper.attempt(fields, 0.0, 1e-9, state, *carried).carried
+                else:
+                    state, *rest = stepper.step(fields, 0.0, 1e-9, state, *carried)
+                    carried = tuple(rest)
+    finally:
+        fields.close()
+    return fields
+
+
+def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
+    """Seconds of a column of one field on its way through the pencils, with all threads at work."""
+    shape, dtype = system.transform.spectrum_shape, system.transform.spectrum_dtype
+    columns = min(shape[1], plan.columns * plan.threads * 4)
+    spectrum = np.zeros((shape[0], columns, *shape[2:]), dtype)
+    modes = (system.transform.modes_shape[0], columns, *shape[2:])
+    saved = [np.zeros(modes, system.transform.modes_dtype) for _ in range(saved_by(tried.filters))]
+    multiply, width = tried.filters[0], plan.columns
+
+    def through(start: int) -> None:
+        part = spectrum[:, start : start + width]
+        beside = [block[:, start : start + width] for block in saved]
+        part[...] = system.transform.filter_pencil(part, 0, multiply, system.values(0.0, dt=1e-9), beside)
+
+    with ThreadPoolExecutor(plan.threads) as threads, np.errstate(all="ignore"):
+        taken = []
+        for _ in range(3):
+            began = time.perf_counter()
+            list(threads.map(through, range(0, columns, width)))
+            taken.append(time.perf_counter() - began)
+    return min(taken) / columns
+
+
+def _moved_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
+    """Seconds of a thread for a byte to or from the disk, or that the disk takes, if that is more."""
+    block, there = np.ones(8 << 20, np.uint8), Path(folder)
+    while not there.exists():
+        there = there.parent
+    count = _DISK_BYTES // block.nbytes
+    beyond = plan.disk_bytes > 0.5 * psutil.virtual_memory().available
+    with tempfile.TemporaryDirectory(dir=there, prefix=".voxdask-trial-") as place:
+        files = [Path(place, str(k)) for k in range(count)]
+        for path in files:  # blocks are found for a file when it is first written, once in a run
+            path.write_bytes(block.data)
+        began = time.process_time(), time.perf_counter()
+        for path in files:
+            with path.open("r+b", buffering=0) as file:
+                file.write(block.data)
+            with path.open("rb", buffering=0) as file:
+                file.readinto(block.data)
+        thread = (time.process_time() - began[0]) / (2 * _DISK_BYTES)
+        if not beyond:
+            return thread
+        began_disk = time.perf_counter()
+        for path in files:
+            with path.open("r+b", buffering=0) as file:
+                file.write(block.data)
+                os.fsync(file.fileno())
+        written = (time.perf_counter() - began_disk) / _DISK_BYTES
+    # half of the bytes are written; while the disk takes them, all threads may wait
+    return max(thread, plan.threads * written / 2)
