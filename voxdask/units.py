@@ -27,7 +27,7 @@ def format_seconds(seconds: float) -> str:
     Examples
     --------
     >>> format_seconds(0.0123), format_seconds(75)
-    ('12 ms', '75 s')
+    ('12.3 ms', '75 s')
     """
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size or unit == "us":
