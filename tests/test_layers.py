@@ -9,7 +9,8 @@ import pytest
 import voxdask
 
 ROWS = """
-    backend units windows grid sources tiff images boundary costs spilling planning members chunkfiles frames store
+    backend units windows grid sources tiff images boundary costs spilling planning device_planning
+    members chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops kernels familykernel attributes equation
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,8 +14,10 @@ import scipy.fft
 
 try:
     import cupy
+    import cupyx
+    import cupyx.scipy.fft as device_fft
 except ImportError:  # the extra `gpu` is not installed
-    cupy = None
+    cupy = cupyx = device_fft = None
 
 
 def is_device_array(a: Any) -> bool:
@@ -58,9 +61,7 @@ def check_fft(name: str) -> str:
 def fft_function(a: Any, name: str, library: str = "scipy") -> Callable[..., Any]:
     """A function of the ``scipy.fft`` interface, such as ``rfft``, for an array: on a device CuPy's."""
     if is_device_array(a):
-        import cupyx.scipy.fft
-
-        return getattr(cupyx.scipy.fft, name)  # type: ignore[no-any-return]
+        return getattr(device_fft, name)  # type: ignore[no-any-return]
     return getattr(_fft_library(library), name, None) or getattr(scipy.fft, name)  # type: ignore[no-any-return]
 
 
@@ -82,11 +83,75 @@ def to_host(a: Any) -> np.ndarray:
     return cupy.asnumpy(a) if is_device_array(a) else np.asarray(a)
 
 
-def to_device(a: Any) -> Any:
-    """A CuPy array with the same values; raises RuntimeError without CuPy or a GPU."""
+def require_device() -> None:
+    """RuntimeError without CuPy or a GPU."""
     if cupy is None or not cupy.is_available():
         raise RuntimeError('device="gpu" needs a CUDA GPU and CuPy: python -m pip install "voxdask[gpu]"')
+
+
+def to_device(a: Any) -> Any:
+    """A CuPy array with the same values; itself if it is one."""
     return cupy.asarray(a)
+
+
+def a_device_array() -> Any:
+    """An empty array on the GPU, for others to be like."""
+    return cupy.empty(0, np.float32)
+
+
+def device_memory() -> int:
+    """Bytes that may still be taken on the GPU: what is free there, or what the limit of CuPy's pool leaves."""
+    pool, (free, _) = cupy.get_default_memory_pool(), cupy.cuda.runtime.memGetInfo()
+    free += pool.free_bytes()
+    limit = pool.get_limit()
+    return int(min(free, limit - pool.used_bytes()) if limit else free)
+
+
+def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Host memory that a GPU reads and writes at the speed of the bus."""
+    array: np.ndarray = cupyx.empty_pinned(shape, dtype)
+    return array
+
+
+@contextmanager
+def stream_of_its_own(like: Any) -> Iterator[None]:
+    """Work within the block runs beside that of other threads on a device, and is done at its end."""
+    if not is_device_array(like):
+        yield
+        return
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        yield
+        stream.synchronize()
+
+
+def transfer(source: Any, target: Any) -> None:
+    """Copy from host or device to either; rows along the first axis may lie apart, each of them in one piece.
+
+    Between host and device, the copy is done when the stream of this thread is.
+    """
+    if is_device_array(source) == is_device_array(target):
+        target[...] = source
+        return
+    rows = len(target) if target.ndim > 1 else 1
+    if not target.size:
+        return
+    width = target.nbytes // rows
+    pitches = [a.strides[0] if a.ndim > 1 and len(a) > 1 else width for a in (target, source)]
+    pointers = [a.data.ptr if is_device_array(a) else a.ctypes.data for a in (target, source)]
+    runtime = cupy.cuda.runtime
+    kind = runtime.memcpyHostToDevice if is_device_array(target) else runtime.memcpyDeviceToHost
+    stream = cupy.cuda.get_current_stream().ptr
+    runtime.memcpy2DAsync(pointers[0], pitches[0], pointers[1], pitches[1], width, rows, kind, stream)
+
+
+def finish_transfers() -> None:
+    """Return once all that this thread has given to the device is done."""
+    cupy.cuda.get_current_stream().synchronize()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the GPU has no memory left."""
+    return cupy is not None and isinstance(error, cupy.cuda.memory.OutOfMemoryError)
 
 
 def raw_module(source: str) -> Any:

@@ -69,7 +69,8 @@ class BlockFields:
     Attributes
     ----------
     finite : bool
-        Whether every rate and state that was made since the start was finite.
+        Whether all that was looked at since the start was finite: every increment of semi-implicit steps, every sum,
+        and the states of :meth:`check`.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class BlockFields:
         rows, columns = (system.grid.shape[0], plan.problem.columns) if like is not None else (plan.rows, plan.columns)
         sum_rows = rows if like is not None else plan.sum_rows
         self.context = Context(system, operators.equation.rates, rows, columns, sum_rows)
+        self._thin = plan.rows
         self.slabs = split(system.grid.shape[0], rows)
         self.pencils = split(plan.problem.columns, columns)
         self._threads = ThreadPoolExecutor(1 if like is not None else plan.threads, "voxdask")
@@ -94,7 +96,7 @@ class BlockFields:
         self.constants: dict[str, PaddedRows] = {}
         for name, array in constants.items():
             padded = self.xp.empty(self._padded, system.dtype)
-            halo.inside(padded, self.depth)[...] = array
+            halo.inside(padded, self.depth)[...] = self.xp.asarray(array)
             halo.refresh(padded, self.depth, system.ends(name), 0.0)
             self.constants[name] = PaddedRows(padded, self.depth)
 
@@ -116,7 +118,8 @@ class BlockFields:
         def work(lo: int, hi: int) -> None:
             for name in self.system.fields:
                 out = state.inside(name)[lo:hi]
-                out[...] = block(name, lo, hi)
+                for a, b in split(hi - lo, self._thin):
+                    out[a:b] = self.xp.asarray(block(name, lo + a, lo + b))
                 if time is not None:
                     halo.hold(out, lo, self.system.axes, time)
 
@@ -129,6 +132,15 @@ class BlockFields:
 
     def settle(self, state: BlockState) -> None:
         """Nothing is put off."""
+
+    def check(self, state: BlockState) -> None:
+        """Look whether every value of a state is finite."""
+
+        def work(lo: int, hi: int) -> None:
+            if not all(tiles.finite(state.inside(name)[lo:hi]) for name in self.system.fields):
+                self.finite = False
+
+        self._sweep(work, self.slabs)
 
     def advance(self, t: float, v: BlockState, *targets: Target, end: float) -> tuple[BlockState, ...]:
         """Evaluate r = rhs(t, v) once, and make every target; see :class:`voxdask.steppers.Fields`."""
@@ -154,27 +166,30 @@ class BlockFields:
         filters, arrive = self.operators.filters(gain, saved), t + dt if end is None else end
         kept = [_Result(self, keep)] if keep else []
         made = [_Result(self, source or RATE, stored=False), *kept] if source or keep else []
-        spectra = {name: self._spectrum(name, 0) for name in self.system.fields}
-        self._evaluate(t, v, made, arrive, spectra)
-        self._through(spectra, filters, t, dt)
-        return (self._updated(spectra, base or ((v, 1.0),), into, arrive), *(result.state for result in kept))
+        self._evaluate(t, v, made, arrive, spectral=True)
+        self._through(filters, t, dt)
+        return (self._updated(base or ((v, 1.0),), into, arrive), *(result.state for result in kept))
 
-    def _through(self, spectra: Mapping[str, Any], filters: Sequence[Filter], t: float, dt: float) -> None:
+    def _through(self, filters: Sequence[Filter], t: float, dt: float) -> None:
         """One sweep of pencils: transforms along the first axis, and the filters."""
         count = saved_by(filters)
         stored = {name: [self._spectrum(name, k + 1) for k in range(count)] for name in self.system.fields}
 
         def through(start: int, stop: int) -> None:
             for name, multiply in zip(self.system.fields, filters, strict=True):
-                pencil = spectra[name][:, start:stop]
+                pencil = self._spectrum(name, 0)[:, start:stop]
 
                 def columns(a: int, b: int, pencil: Any = pencil) -> Any:
                     return pencil[:, a:b]
 
+                def keep(a: int, b: int, made: Any, name: str = name, pencil: Any = pencil) -> None:
+                    if self.like is None:
+                        pencil[:, a:b] = made
+                    else:
+                        self._spectra[name][0] = made
+
                 beside = [spectrum[:, start:stop] for spectrum in stored[name]]
-                if not passes.through(
-                    self.context, multiply, start, stop, columns, pencil, t, dt, beside
-                ):  # fmt: skip
+                if not passes.through(self.context, multiply, start, stop, columns, keep, t, dt, beside):
                     self.finite = False  # threads may only ever clear it
 
         self._sweep(through, self.pencils)
@@ -233,9 +248,10 @@ class BlockFields:
         v: BlockState,
         results: Sequence[_Result],
         end: float,
-        spectra: Mapping[str, Any] | None = None,
+        *,
+        spectral: bool = False,
     ) -> None:
-        """One sweep of slabs: the right-hand side, and what is made of it."""
+        """One sweep of slabs: the right-hand side, and what is made of it, or its spectra."""
         for name in self.system.fields:
             halo.refresh(v.arrays[name], self.depth, self.system.axes, t, self._threads.map)
         kernel = self.operators.rate(tuple(result.update for result in results))
@@ -244,13 +260,21 @@ class BlockFields:
         sources |= self.constants
 
         def work(lo: int, hi: int) -> None:
+            def keep(name: str, a: int, b: int, rows: Any) -> None:
+                if self.like is None:
+                    self._spectrum(name, 0)[lo + a : lo + b] = rows
+                else:
+                    self._spectra[name] = [rows, *self._spectra.get(name, [])[1:]]
+
             bases, out = self._slabs_of(results, lo, hi)
-            if not passes.advance(
+            passes.advance(
                 self.context, kernel, t, lo, hi, sources, self.workspace, bases=bases, scales=scales, out=out,
                 rated=[result.rate for result in results], end=end, like=self.like,
-                spectra={name: spectrum[lo:hi] for name, spectrum in spectra.items()} if spectra else None,
-            ):  # fmt: skip
-                self.finite = False  # threads may only ever clear it
+                spectra=keep if spectral else None,
+            )  # fmt: skip
+
+        for name in self.system.fields if spectral and self.like is None else ():
+            self._spectrum(name, 0)  # there before threads ask for it
 
         self._sweep(work, self.slabs)
 
@@ -265,7 +289,7 @@ class BlockFields:
                     slabs[f"target{m}_{rate}"] = result.state.arrays[name][rows]
         return bases, slabs
 
-    def _updated(self, spectra: Mapping[str, Any], terms: Terms, into: BlockState | None, end: float) -> BlockState:
+    def _updated(self, terms: Terms, into: BlockState | None, end: float) -> BlockState:
         """A state by adding what spectra hold to a sum of others."""
         result = _Result(self, Target(terms, 1.0, into))
         kernels = {name: self.operators.update(name, result.update) for name in self.system.fields}
@@ -276,12 +300,15 @@ class BlockFields:
                 weight = self.system.weights.get(name)
                 bases = {f"base0_{k}_{SUM}": state.arrays[name][rows] for k, state in result.bases}
                 passes.backward(
-                    self.context, name, kernel, lo, hi, ArrayRows(spectra[name]), bases,
+                    self.context, name, kernel, lo, hi, ArrayRows(self._spectrum(name, 0)), bases,
                     result.scales[:-1], self.constants[weight.field] if weight else None, end,
                     result.state.arrays[name][rows],
                 )  # fmt: skip
 
         self._sweep(work, self.slabs)
+        if self.like is not None:  # whoever needs memory next may have it
+            for spectra in self._spectra.values():
+                spectra[0] = None
         return result.state
 
     def _blocks_of(self, terms: Iterable[tuple[BlockState, float]], name: str, lo: int, hi: int) -> Iterator[Any]:

@@ -28,8 +28,8 @@ import platformdirs
 import sympy as sp
 
 from voxdask import backend
-from voxdask.loops import Update, cuda_source, loops_of, mode_loop, numba_source, update_of
-from voxdask.lowering import Program
+from voxdask.loops import Loop, Update, cuda_source, loops_of, mode_loop, numba_source, update_of
+from voxdask.lowering import Program, inlined
 from voxdask.printing import Scalars
 from voxdask.symbols import Parameter
 
@@ -85,6 +85,7 @@ class Kernel:
     numbers: tuple[float, ...]
     updates: tuple[Update, ...]
     calls: tuple[_Call, ...]
+    device_calls: tuple[_Call, ...]
     host: str
     device: str
 
@@ -125,7 +126,7 @@ class Kernel:
         """
         bound = Bound(self, blocks, positions, out, scales, empty)
         packed = bound.scalars(parameters)
-        for call in self.calls:
+        for call in bound.calls:
             written = {name: bound.target(call, name) for name in call.writes}
             bound.run(call, list(written.values()), call.reads, packed)
             bound.arrays.update(written)
@@ -159,6 +160,7 @@ class Bound:
             _checked(f"positions along {axis}", places, (some.shape[kernel.axes.index(axis)],), self.dtype)
         self.arrays = {name: _checked(name, blocks[name], some.shape, self.dtype) for name in kernel.inputs}
         host = self.xp is np
+        self.calls = kernel.calls if host else kernel.device_calls
         self.functions = _load_host(kernel.host) if host else _load_device(kernel.device, self.dtype.char)
 
     def scalars(self, parameters: Mapping[str, float]) -> Any:
@@ -168,7 +170,7 @@ class Bound:
 
     def target(self, call: _Call, name: str, buffer: str | None = None) -> Any:
         """An array for a result: the caller's, or a new one, under another name if that is given."""
-        extent, given = self._extent(call, name), self.out.get(name) if call is self.kernel.calls[-1] else None
+        extent, given = self._extent(call, name), self.out.get(name) if call is self.calls[-1] else None
         if given is None:
             create = self.empty or (lambda _, shape, dtype: self.xp.empty(shape, dtype))
             given = create(buffer or name, extent, self.dtype)
@@ -180,13 +182,13 @@ class Bound:
         read = [
             arrays[n] if n in arrays else _checked(n, self.blocks[n], self._extent(call, n), self.dtype) for n in names
         ]
-        last = [self.dtype.type(scale) for scale in self.scales] if call is self.kernel.calls[-1] else []
+        last = [self.dtype.type(scale) for scale in self.scales] if call is self.calls[-1] else []
         values = (*written, *read, *(self.along[axis] for axis in call.coordinates), packed, *last)
         _run(self.functions, call.name, extent, values, on_host=self.xp is np)
 
     def _extent(self, call: _Call, name: str | None = None) -> tuple[int, ...]:
         """How large the region is that a loop runs over, or a base or target of it."""
-        updates = self.kernel.updates if name and call is self.kernel.calls[-1] else ()
+        updates = self.kernel.updates if name and call is self.calls[-1] else ()
         around = updates[update_of(name)].margin if updates and name else 0
         return tuple(n + 2 * (call.margin + (around if a else 0)) for a, n in enumerate(self.shape))
 
@@ -221,6 +223,8 @@ def _compile(program: Program, updates: tuple[Update, ...]) -> Kernel:
     if not program.inputs:
         raise ValueError("the equation reads no field, so nothing says how large its result is")
     scalars, loops = Scalars(program.parameters), loops_of(program, updates)
+    one = inlined(program)
+    on_device = loops if one is None else loops_of(one, updates)
     needed = {axis for loop in loops for axis in loop.coordinates}
     return Kernel(
         axes=program.axes,
@@ -231,11 +235,16 @@ def _compile(program: Program, updates: tuple[Update, ...]) -> Kernel:
         output_margin=program.output_margin,
         parameters=program.parameters,
         updates=updates,
-        calls=tuple(_Call(loop.name, loop.writes, loop.reads, loop.coordinates, loop.margin) for loop in loops),
+        calls=_calls_of(loops),
+        device_calls=_calls_of(on_device),
         host=numba_source(loops, scalars),
-        device=cuda_source(loops, scalars),
+        device=cuda_source(on_device, scalars),
         numbers=scalars.values(),  # printing collects them
     )
+
+
+def _calls_of(loops: Sequence[Loop]) -> tuple[_Call, ...]:
+    return tuple(_Call(loop.name, loop.writes, loop.reads, loop.coordinates, loop.margin) for loop in loops)
 
 
 def _checked(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

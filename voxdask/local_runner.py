@@ -19,14 +19,14 @@ from voxdask.prepare import Prepared
 from voxdask.runner import NotFiniteError, history_name, states_in
 from voxdask.steppers import Stepper
 from voxdask.steppers.adaptive import Adaptive, Attempt, first_step
-from voxdask.storage import RowsInFiles, SpectraInFiles
+from voxdask.storage import RowsInFiles, RowsInMemory, SpectraInFiles, SpectraInMemory, Staged
 from voxdask.store import FrameWriter, RunStore
 from voxdask.streamed import StreamedFields
 from voxdask.tiles import finite
 
 
 class LocalRunner:
-    """Tiers *block* and *spilled*."""
+    """Tiers *block*, *streamed* and *spilled*."""
 
     @property
     def due(self) -> bool:
@@ -35,9 +35,8 @@ class LocalRunner:
 
     def __init__(self, prepared: Prepared, plan: Plan) -> None:
         self.prepared, self.plan, self.system, self.batch = prepared, plan, prepared.system, plan.batch
-        some = next(iter(prepared.fields.values()))
-        self.like = some if backend.is_device_array(some) else None
-        self.workers = 1 if self.like is not None else plan.threads
+        self.like = backend.a_device_array() if plan.on_device else None
+        self.workers = plan.threads
         self.state: Any
         self.history: tuple[Any, ...] = ()
         self.carried: tuple[Any, ...] = ()
@@ -60,17 +59,16 @@ class LocalRunner:
     def start(self, time: float, store: RunStore | None) -> None:
         """Take the caller's fields."""
         self._open(store)
-        readers = self._readers()
-        self.state = self.fields.fill(lambda name, lo, hi: readers[name](lo, hi), time)
+        readers, bring = self._readers(), backend.to_host if self.plan.streams else (lambda rows: rows)
+        self.state = self.fields.fill(lambda name, lo, hi: bring(readers[name](lo, hi)), time)
 
     def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None:
         """Take the state of a checkpoint, and what the stepper carried beside it."""
         self._open(store)
-        xp = backend.namespace(self.like)
 
         def read(number: int) -> Any:
             files = {name: slot[history_name(name, number)] for name in self.system.fields}
-            return self.fields.fill(lambda name, lo, hi: xp.asarray(files[name].read_rows(lo, hi)))
+            return self.fields.fill(lambda name, lo, hi: files[name].read_rows(lo, hi))
 
         self.state, *carried = map(read, range(states_in(slot, self.system) if history else 1))
         self.history = tuple(carried)
@@ -82,6 +80,7 @@ class LocalRunner:
             self.history = tuple(history)
         if not stepper.spectra:  # what ends a semi-implicit step is left to be done together with the next one
             self._settle()
+            self.fields.check(self.state)
         if not self.fields.finite:
             raise NotFiniteError(times[-1])
 
@@ -157,7 +156,9 @@ class LocalRunner:
         """The fields as they are until the next step, or those of another state, in the kind that they came in."""
         size, shown = self.system.grid.shape[0], state or self.state
         self.fields.settle(shown)
-        return {name: self.fields.rows_of(shown, name, 0, size) for name in self.system.fields}
+        there = any(map(backend.is_device_array, self.prepared.fields.values()))
+        bring = backend.to_device if there and not self.plan.streams else backend.to_host
+        return {name: bring(self.fields.rows_of(shown, name, 0, size)) for name in self.system.fields}
 
     def close(self) -> None:
         if hasattr(self, "fields"):
@@ -171,28 +172,48 @@ class LocalRunner:
             constants = {name: self._constant(name, a) for name, a in self.prepared.constants.items()}
             self.fields = BlockFields(system, operators, plan, constants, self.like)
             return
-        if store is None:
-            raise ValueError("a spilled run needs a store to spill into")
-        create, shape, count = store.scratch, system.grid.shape, itertools.count(1)
-
-        def rows_of(names: Sequence[str], label: str) -> RowsInFiles:
-            wide = tuple(n + 2 * operators.program.halo for n in shape[1:])  # with ghost layers but for the first axis
-            whole, chunks = (shape[0], *wide), (plan.slab_rows, *wide)
-            return RowsInFiles({name: create(f"{label}_{name}", whole, chunks, system.dtype) for name in names})
-
-        constants_in_files = rows_of(system.constants, "constant")
+        make, spectra = self._in_memory() if plan.tier == "streamed" else self._in_files(store)
+        constants_at_rest, count = make(system.constants, "constant"), itertools.count(1)
         for name, array in self.prepared.constants.items():
             read = reader(array, plan.memory_limit)
-            for lo, hi in split(shape[0], plan.slab_rows):
-                block = np.ascontiguousarray(read(lo, hi), dtype=system.dtype)
+            for lo, hi in split(system.grid.shape[0], plan.slab_rows):
+                block = np.ascontiguousarray(backend.to_host(read(lo, hi)), dtype=system.dtype)
                 require_finite(name, lo, block)
-                padding = [(0, 0), *((operators.program.halo,) * 2 for _ in shape[1:])]
-                constants_in_files.write(name, lo, np.pad(block, padding))
-        spectra = SpectraInFiles(create, system.transform, plan.slab_rows, plan.pencil_columns)
+                padding = [(0, 0), *((operators.program.halo,) * 2 for _ in block.shape[1:])]
+                constants_at_rest.write(name, lo, np.pad(block, padding))
         self.fields = StreamedFields(
-            system, operators, plan, lambda: rows_of(system.fields, f"state{next(count)}"), spectra,
-            constants_in_files if system.constants else None,
+            system, operators, plan, lambda: make(system.fields, f"state{next(count)}"), spectra,
+            constants_at_rest if system.constants else None, self.like,
         )  # fmt: skip
+
+    def _in_files(self, store: RunStore | None) -> tuple[Callable[[Sequence[str], str], Any], Any]:
+        """What makes rows in files, and spectra there."""
+        system, plan = self.system, self.plan
+        if store is None:
+            raise ValueError("a spilled run needs a store to spill into")
+        create = store.scratch
+
+        def make(names: Sequence[str], label: str) -> Any:
+            whole = self._padded_shape()
+            chunks = (plan.slab_rows, *whole[1:])
+            rows = RowsInFiles({name: create(f"{label}_{name}", whole, chunks, system.dtype) for name in names})
+            return rows if self.like is None else Staged(rows)
+
+        spectra = SpectraInFiles(create, system.transform, plan.slab_rows, plan.pencil_columns)
+        return make, spectra if self.like is None else Staged(spectra)
+
+    def _in_memory(self) -> tuple[Callable[[Sequence[str], str], Any], Any]:
+        """What makes rows in host memory, and spectra there."""
+
+        def make(names: Sequence[str], label: str) -> Any:
+            return RowsInMemory({name: backend.pinned(self._padded_shape(), self.system.dtype) for name in names})
+
+        return make, SpectraInMemory(self.system.transform)
+
+    def _padded_shape(self) -> tuple[int, ...]:
+        """Of a field as it is streamed: with ghost layers along all axes but the first."""
+        rows, *rest = self.system.grid.shape
+        return (rows, *(n + 2 * self.prepared.operators.program.halo for n in rest))
 
     def _readers(self) -> dict[str, Callable[[int, int], Any]]:
         """What gives rows of each of the caller's fields."""

@@ -44,12 +44,16 @@ __all__ = [
     "cotangent_name",
     "exact",
     "fourier_symbol",
+    "inlined",
     "inverse_spacing",
     "lower",
     "tangent",
     "tangent_name",
 ]
 
+
+#: Neighbours that one stage may read: those that Cahn-Hilliard reads of one field in three dimensions, twice over.
+_MOST_SAMPLES = 50
 
 #: The sum of squared central differences, per voxel, up to which a field has no normal: 16 ulp of float32 at 1.
 _FLAT = sp.Float("1e-12")
@@ -255,6 +259,46 @@ def _shift(offset: Offset, axis: int, half_steps: int) -> Offset:
 
 def _corners(offset: Offset) -> list[Offset]:
     return list(itertools.product(*((o,) if o % 2 == 0 else (o - 1, o + 1) for o in offset)))
+
+
+def inlined(program: Program) -> Program | None:
+    """The same program in one stage: what inner stages make is made anew wherever it is read.
+
+    A processor of much arithmetic and little memory bandwidth is better off so, if that is not too much.
+
+    Parameters
+    ----------
+    program : Program
+
+    Returns
+    -------
+    Program, optional
+        None if it has one stage anyway, joins members of a family, or reads too many neighbours.
+
+    Examples
+    --------
+    >>> from voxdask.symbols import Field, laplace
+    >>> program = lower((laplace(laplace(Field("u"))),), ("du",), ("x",))
+    >>> [stage.samples for stage in inlined(program).stages]
+    [(u[-2], u[-1], u[0], u[1], u[2])]
+    """
+    if len(program.stages) == 1 or program.family or any(stage.totals for stage in program.stages):
+        return None
+    made: dict[str, sp.Expr] = {}
+
+    def written_out(e: sp.Expr) -> sp.Expr:
+        return e.xreplace(
+            {s: _translate(made[s.array], s.offset, program.axes) for s in e.atoms(Sample) if s.array in made}
+        )
+
+    *inner, last = program.stages
+    for stage in inner:
+        made |= {name: written_out(e) for name, e in zip(stage.outputs, stage.expressions, strict=True)}
+    one = Stage(last.outputs, tuple(map(written_out, last.expressions)))
+    if len(one.samples) > _MOST_SAMPLES:
+        return None
+    result = Program(program.axes, (one,), program.output_margin, program.fallback)
+    return result if (result.halo, result.inputs) == (program.halo, program.inputs) else None
 
 
 def tangent_name(array: str) -> str:

@@ -6,7 +6,7 @@ schedules. Every tier runs these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,8 @@ def advance(
     out: Mapping[str, Any],
     rated: Sequence[bool],
     end: float,
-    spectra: Mapping[str, Any] | None = None,
+    spectra: Callable[[str, int, int, Any], None] | None = None,
+    checked: Collection[str] = (),
     like: Any = None,
 ) -> bool:
     """Evaluate the right-hand side on rows [lo, hi), and make targets of it.
@@ -78,15 +79,18 @@ def advance(
         For every update, whether it makes a rate of change.
     end : float
         When held nodes take their values.
-    spectra : mapping of str to array, optional
-        Rows [lo, hi) of spectra to be filled: of the first update, or of the rate itself if there is none.
+    spectra : callable, optional
+        ``spectra(name, a, b, rows)`` is given rows [lo + a, lo + b) of the spectrum of every field: of the first
+        update, or of the rate itself if there is none.
+    checked : collection of str
+        Targets that are looked at.
     like : array, optional
         An array of the kind that is wanted.
 
     Returns
     -------
     bool
-        Whether every value that was kept is finite.
+        Whether every value of the targets that were to be looked at is finite.
     """
     system, names = context.system, tuple(zip(context.system.fields, context.rates, strict=True))
     margins, finite = [update.margin for update in kernel.updates], True
@@ -105,11 +109,11 @@ def advance(
                         halo.release(block, lo + a, system.axes)
                     else:
                         halo.hold(block, lo + a, system.axes, end)
-                    finite = tiles.finite(block) and finite
+                    finite = finite and (key not in checked or tiles.finite(block))
         for field, name in names if spectra else ():
             weight = tiles.weight_of(system, field, sources, lo + a, lo + b)
             block = halo.inner(made[f"target0_{name}"], margins[0]) if rated else made[name]
-            spectra[field][a:b] = tiles.to_spectrum(system, block, lo + a, weight)  # type: ignore[index]
+            spectra(field, a, b, tiles.to_spectrum(system, block, lo + a, weight))  # type: ignore[misc]
     return finite
 
 
@@ -119,7 +123,7 @@ def through(
     start: int,
     stop: int,
     source: Callable[[int, int], Any],
-    target: Any,
+    target: Callable[[int, int, Any], None],
     t: float,
     dt: float,
     saved: Sequence[Any],
@@ -133,8 +137,8 @@ def through(
     start, stop : int
     source : callable
         ``source(a, b)`` gives columns [start + a, start + b), every row of them.
-    target : array
-        Columns [start, stop) of the result; what `source` gives may be views of it.
+    target : callable
+        ``target(a, b, columns)`` is given columns [start + a, start + b) of the result.
     t, dt : float
     saved : sequence of array
         The same columns of spectra that are kept between evaluations; the filter may change them.
@@ -150,7 +154,7 @@ def through(
         made = tiles.filtered(context.system, source(a, b), start + a, multiply, t, dt, narrow)
         middle = len(made) // 2  # rows at the ends may be held, and zero
         finite = tiles.finite(made[middle : middle + 1]) and finite
-        target[:, a:b] = made
+        target(a, b, made)
     return finite
 
 

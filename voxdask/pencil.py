@@ -117,6 +117,8 @@ class GridTransform:
         array
             The same rows of the spectrum.
         """
+        if self._in_one_plan(block):
+            return transforms.forward_periodic(block, tuple(range(1, len(self.axes))))
         for a in self._local():
             if a == self.half:
                 block = transforms.forward_half(block, a, fft=self.fft)
@@ -137,6 +139,8 @@ class GridTransform:
         array
             The same rows of a real field.
         """
+        if self._in_one_plan(block):
+            return transforms.inverse_periodic(block, tuple(range(1, len(self.axes))), self.shape[1:])
         for a in reversed(self._local()):
             if a == self.half:
                 block = transforms.inverse_half(block, a, self.shape[a], overwrite=True, fft=self.fft)
@@ -163,7 +167,7 @@ class GridTransform:
         Parameters
         ----------
         block : array
-            Columns ``start`` and following of a spectrum, every row of them.
+            Columns ``start`` and following of a spectrum, every row of them; on a device used up.
         start : int
         gain : Filter
             Of :data:`TRANSFORMED` and the spectra ``saved_name(0)``, ``saved_name(1)``, ...; it is given :data:`SCALE`.
@@ -182,7 +186,7 @@ class GridTransform:
         if halved:
             modes = transforms.forward_half(block, 0, fft=fft)
         else:
-            modes = transforms.forward(block, transform, 0, fft=fft)
+            modes = transforms.forward(block, transform, 0, overwrite=backend.is_device_array(block), fft=fft)
         squares = [xp.asarray(q) for q in self.squares]
         spectra = {TRANSFORMED: modes, **{saved_name(k): kept for k, kept in enumerate(saved)}}
         values = {**parameters, SCALE.name: self.scale}
@@ -194,6 +198,11 @@ class GridTransform:
         if halved:
             return transforms.inverse_half(modes, 0, self.shape[0], overwrite=True, fft=fft)
         return transforms.inverse(modes, transform, 0, overwrite=True, fft=fft)
+
+    def _in_one_plan(self, block: Any) -> bool:
+        """Whether a device transforms all local axes at once."""
+        local = self.axes[1:]
+        return bool(local) and all(axis.periodic for axis in local) and backend.is_device_array(block)
 
     def _local(self) -> list[int]:
         """Local axes in the order of a forward transform: real ones, the halved one, complex ones."""

@@ -12,7 +12,7 @@ from voxdask.spilling import Cut, Route, cut
 from voxdask.units import format_bytes, format_seconds
 from voxdask.windows import Width
 
-Tier = Literal["block", "chunked", "spilled"]
+Tier = Literal["block", "chunked", "streamed", "spilled"]
 
 #: Bytes of one field, or of one spectrum's columns, that are worked on at once: so few that they stay in cache.
 TILE_BYTES = 1 << 20
@@ -115,6 +115,7 @@ class Problem:
 _TRAFFIC = {
     "block": "to and from memory",
     "chunked": "between slabs and pencils",
+    "streamed": "to and from the GPU",
     "spilled": "to and from the disk",
 }
 
@@ -125,8 +126,8 @@ class Plan:
 
     Attributes
     ----------
-    tier : {"block", "chunked", "spilled"}
-        One block in memory; Dask chunks; or files, a slab at a time.
+    tier : {"block", "chunked", "streamed", "spilled"}
+        One block in memory; Dask chunks; from host memory through a GPU, or files, a few slabs at a time.
     problem : Problem
     threads : int
     rows, columns : int
@@ -151,6 +152,8 @@ class Plan:
         Foreseen for a step: to and from the disk, between workers, or to and from memory, by tier.
     step_seconds : float, optional
         Foreseen for a step.
+    device_bytes : int
+        Projected peak on a GPU, if it runs on one.
     """
 
     tier: Tier
@@ -171,6 +174,17 @@ class Plan:
     reason: str
     traffic_bytes: int | None = None
     step_seconds: float | None = None
+    device_bytes: int = 0
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the run is one on a GPU."""
+        return self.device_bytes > 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether only a few slabs are at hand."""
+        return self.tier in ("streamed", "spilled")
 
     @property
     def sum_rows(self) -> int:
@@ -192,7 +206,9 @@ class Plan:
             ),
             ("disk", format_bytes(self.disk_bytes)),
         ]
-        if self.tier == "spilled":
+        if self.on_device:
+            lines.insert(5, ("on the GPU", format_bytes(self.device_bytes)))
+        if self.streams:
             deep = f"{self.depth} evaluations" if self.depth > 1 else "one evaluation"
             lines.insert(4, ("sweeps", f"with {deep} in each" + (f", {self.batch} steps" if self.batch > 1 else "")))
         if self.traffic_bytes is not None:
@@ -200,7 +216,7 @@ class Plan:
         if self.step_seconds is not None:
             ns = self.step_seconds / self.problem.voxels * 1e9
             lines.append(("time", f"{format_seconds(self.step_seconds)} a step ({ns:.1f} ns per voxel)"))
-        return "\n".join(f"{name:8} {text}" for name, text in lines)
+        return "\n".join(f"{name:10} {text}" for name, text in lines)
 
     def _repr_html_(self) -> str:
         return f"<pre>{self}</pre>"

@@ -19,6 +19,7 @@ import xarray as xr
 from voxdask import backend, trial
 from voxdask.boundary import describe
 from voxdask.costs import Rates
+from voxdask.device_planning import plan_on_device
 from voxdask.equation import HasEquation, equation_of
 from voxdask.evaluate import problem_of
 from voxdask.forecast import forecast
@@ -99,7 +100,8 @@ def simulate(
     chunks : int, optional
         Run chunk by chunk, in slabs of so many rows along the first axis.
     device : {"auto", "cpu", "gpu"}, default "auto"
-        "auto" leaves arrays where they are.
+        "auto" works where the arrays lie; "gpu" on a GPU, slab by slab through it if that has not the memory for all,
+        which for arrays of NumPy gives frames of NumPy; "cpu" on the host.
     memory_limit : str or int, optional
         Bytes that the run may take beside `ds`, such as ``"2GB"``; by default most of what is free.
     fft : {"scipy", "pyfftw", "mkl_fft"}, default "scipy"
@@ -150,7 +152,8 @@ def simulate(
     else:
         march = FixedMarch(method, make_schedule(start, dt, t_end, steps, save_every, save_at))
     prepared = _prepared(model, ds, boundary, method, device, fft)
-    plan, workers = _plan(prepared, method, chunks, memory_limit, 0 if store else len(march.frame_times), store)
+    frames = 0 if store else len(march.frame_times)
+    plan, workers = _plan(prepared, method, chunks, device, memory_limit, frames, store)
     if plan.tier == "spilled" and store is None:
         raise ValueError(
             f"the run spills to disk ({plan.reason}): give store=PATH for it, "
@@ -214,8 +217,8 @@ def plan(
     """
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
-    plan, workers = _plan(prepared, method, chunks, memory_limit, 0, store)
-    if not measure:
+    plan, workers = _plan(prepared, method, chunks, device, memory_limit, 0, store)
+    if not measure or plan.on_device:
         return plan
     rates = trial.measure(prepared, plan, method, _store_path(store or ".") if plan.tier == "spilled" else None)
     return forecast(plan, _routes(prepared, plan.problem, method), rates, workers)
@@ -247,20 +250,22 @@ def _prepared(
     if device not in ("auto", "cpu", "gpu"):
         raise ValueError(f"device is {device!r}; use 'auto', 'cpu' or 'gpu'")
     prepared = prepare(equation_of(model), ds, boundary, getattr(stepper, "wavenumbers", "spectral"), fft)
-    if device == "auto":
+    if device == "gpu":
+        backend.require_device()
+    if device != "cpu":
         return prepared
-    move = backend.to_host if device == "cpu" else backend.to_device
-    return replace(
-        prepared,
-        fields={name: a if isinstance(a, da.Array) else move(a) for name, a in prepared.fields.items()},
-        constants={name: a if isinstance(a, da.Array) else move(a) for name, a in prepared.constants.items()},
-    )
+
+    def to_host(arrays: dict[str, Any]) -> dict[str, Any]:
+        return {name: a if isinstance(a, da.Array) else backend.to_host(a) for name, a in arrays.items()}
+
+    return replace(prepared, fields=to_host(prepared.fields), constants=to_host(prepared.constants))
 
 
 def _plan(
     prepared: Prepared,
     stepper: Stepper,
     chunks: int | None,
+    device: Device,
     memory_limit: str | int | None,
     frames: int,
     store: str | os.PathLike[str] | None,
@@ -270,6 +275,12 @@ def _plan(
     if chunks is not None:
         chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
     held = frames * problem.fields * problem.voxels * problem.itemsize
+    there = any(map(backend.is_device_array, prepared.fields.values()))
+    if (device == "gpu" and chunks is None) or (device == "auto" and there):
+        limit = parse_bytes(memory_limit) if memory_limit is not None else _free_memory()
+        ways = _routes(prepared, problem, stepper)
+        free = backend.device_memory()
+        return plan_on_device(problem, device_limit=free, memory_limit=limit, routes=ways, frame_bytes=held), 0
     chunked = chunks is not None or prepared.lazy
     cluster = _cluster() if chunked else None
     options: dict[str, Any] = {"chunk_rows": chunks, "frame_bytes": held}

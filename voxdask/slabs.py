@@ -85,10 +85,14 @@ def advance_slab(
     results |= {(m, name): _empty(shape, system.dtype, like) for m in kept for name in names}
     modes = (hi - lo, *system.transform.spectrum_shape[1:])
     spectra = {name: _empty(modes, system.transform.spectrum_dtype, like) for name in (names if spectral else ())}
+
+    def keep(name: str, a: int, b: int, rows: Any) -> None:
+        spectra[name][a:b] = rows
+
     passes.advance(
         context, kernel, t, lo, hi, sources, _workspace, bases=given, scales=scales, rated=rated, end=end,
         out={f"target{m}_{rate}": results[m, name] for m in kept for name, rate in names.items()},
-        spectra=spectra, like=like,
+        spectra=keep if spectral else None, like=like,
     )  # fmt: skip
     if parts is None:
         return {**results, **spectra}
@@ -129,7 +133,10 @@ def filter_pencil(
             tile[lo:hi] = part[:, first + a : first + b]
         return tile
 
-    passes.through(context, multiply, start, stop, gather, pencil, t, dt, saved)
+    def keep(a: int, b: int, columns: Any) -> None:
+        pencil[:, a:b] = columns
+
+    passes.through(context, multiply, start, stop, gather, keep, t, dt, saved)
     return (pencil, *saved) if saved else pencil
 
 

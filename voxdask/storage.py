@@ -6,12 +6,14 @@ crossings of slabs and pencils, so that whole chunks are written whichever way i
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from voxdask.backend import finish_transfers, pinned, transfer
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.pencil import GridTransform
 from voxdask.pencil import tiles as split
@@ -116,43 +118,43 @@ class SpectraInFiles:
 
 
 class RowsInMemory:
-    """Rows of arrays in host memory."""
+    """Rows of arrays in host memory, that a device works on."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = arrays
 
-    def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
-        out[...] = self.arrays[name][lo:hi]
+    def read(self, name: str, lo: int, hi: int, out: Any) -> None:
+        transfer(self.arrays[name][lo:hi], out)
 
-    def write(self, name: str, lo: int, block: np.ndarray) -> None:
-        self.arrays[name][lo : lo + len(block)] = block
+    def write(self, name: str, lo: int, block: Any) -> None:
+        transfer(block, self.arrays[name][lo : lo + len(block)])
 
 
 class SpectraInMemory:
-    """Spectra in host memory."""
+    """Spectra in host memory, that a device works on."""
 
-    def __init__(self, empty: Callable[..., np.ndarray], transform: GridTransform) -> None:
-        self.empty, self.transform = empty, transform
+    def __init__(self, transform: GridTransform) -> None:
+        self.transform = transform
         self.arrays: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
-        out[...] = self._spectrum(name)[lo:hi]
+    def read(self, name: str, lo: int, hi: int, out: Any) -> None:
+        transfer(self._spectrum(name)[lo:hi], out)
 
-    def write(self, name: str, lo: int, block: np.ndarray) -> None:
-        self._spectrum(name)[lo : lo + len(block)] = block
+    def write(self, name: str, lo: int, block: Any) -> None:
+        transfer(block, self._spectrum(name)[lo : lo + len(block)])
 
-    def read_columns(self, name: str, start: int, out: np.ndarray) -> None:
-        out[...] = self._spectrum(name)[:, start : start + out.shape[1]]
+    def read_columns(self, name: str, start: int, out: Any) -> None:
+        transfer(self._spectrum(name)[:, start : start + out.shape[1]], out)
 
-    def write_columns(self, name: str, start: int, block: np.ndarray) -> None:
-        self._spectrum(name)[:, start : start + block.shape[1]] = block
+    def write_columns(self, name: str, start: int, block: Any) -> None:
+        transfer(block, self._spectrum(name)[:, start : start + block.shape[1]])
 
-    def read_saved(self, name: str, number: int, start: int, out: np.ndarray) -> None:
-        out[...] = self._saved(name, number)[:, start : start + out.shape[1]]
+    def read_saved(self, name: str, number: int, start: int, out: Any) -> None:
+        transfer(self._saved(name, number)[:, start : start + out.shape[1]], out)
 
-    def write_saved(self, name: str, number: int, start: int, block: np.ndarray) -> None:
-        self._saved(name, number)[:, start : start + block.shape[1]] = block
+    def write_saved(self, name: str, number: int, start: int, block: Any) -> None:
+        transfer(block, self._saved(name, number)[:, start : start + block.shape[1]])
 
     def _spectrum(self, name: str) -> np.ndarray:
         return self._made(name, self.transform.spectrum_shape, self.transform.spectrum_dtype)
@@ -163,5 +165,50 @@ class SpectraInMemory:
     def _made(self, name: str, shape: Sequence[int], dtype: Any) -> np.ndarray:
         with self._lock:
             if name not in self.arrays:
-                self.arrays[name] = self.empty(tuple(shape), dtype)
+                self.arrays[name] = pinned(tuple(shape), dtype)
             return self.arrays[name]
+
+
+class Staged:
+    """What lies in files, for a device: by way of host memory that the bus reads at its full speed."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage, self._local = storage, threading.local()
+
+    def read(self, name: str, lo: int, hi: int, out: Any) -> None:
+        self._read(lambda buffer: self.storage.read(name, lo, hi, buffer), out)
+
+    def write(self, name: str, lo: int, block: Any) -> None:
+        self.storage.write(name, lo, self._brought(block))
+
+    def read_columns(self, name: str, start: int, out: Any) -> None:
+        self._read(lambda buffer: self.storage.read_columns(name, start, buffer), out)
+
+    def write_columns(self, name: str, start: int, block: Any) -> None:
+        self.storage.write_columns(name, start, self._brought(block))
+
+    def read_saved(self, name: str, number: int, start: int, out: Any) -> None:
+        self._read(lambda buffer: self.storage.read_saved(name, number, start, buffer), out)
+
+    def write_saved(self, name: str, number: int, start: int, block: Any) -> None:
+        self.storage.write_saved(name, number, start, self._brought(block))
+
+    def _read(self, fill: Callable[[np.ndarray], None], out: Any) -> None:
+        buffer = self._buffer(out.shape, out.dtype)
+        fill(buffer)
+        transfer(buffer, out)
+        finish_transfers()  # the buffer may be used again
+
+    def _brought(self, block: Any) -> np.ndarray:
+        buffer = self._buffer(block.shape, block.dtype)
+        transfer(block, buffer)
+        finish_transfers()
+        return buffer
+
+    def _buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = getattr(self._local, "memory", None)
+        if memory is None or memory.nbytes < size:
+            self._local.memory = memory = pinned((size,), np.uint8)
+        buffer: np.ndarray = memory[:size].view(dtype).reshape(shape)
+        return buffer

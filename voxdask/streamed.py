@@ -11,15 +11,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import numpy as np
 
-from voxdask import halo, passes, tiles, windows
+from voxdask import backend, halo, passes, tiles, windows
 from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream, StreamedState, Sum
 from voxdask.halo import ArrayRows, PaddedRows, PieceRows
-from voxdask.kernels import Filter, Update
+from voxdask.kernels import Filter, Update, update_of
 from voxdask.passes import Context
 from voxdask.pencil import tiles as split
 from voxdask.planning import Plan
@@ -44,6 +44,8 @@ class StreamedFields(Deferred):
         ``rows()`` gives storage for another state.
     spectra : Spectra
     constants : Rows, optional
+    like : array, optional
+        An array of the kind that is worked on, if on a device: then a turn is not shared out, but one piece of work.
 
     Attributes
     ----------
@@ -59,10 +61,11 @@ class StreamedFields(Deferred):
         rows: Callable[[], Rows],
         spectra: Spectra,
         constants: Rows | None,
+        like: Any = None,
     ) -> None:
         given = Stream("constants", constants) if constants is not None else None
         super().__init__(operators, plan.depth, given, bool(system.weights))
-        self.system, self.plan, self._new_rows, self._new_spectra = system, plan, rows, spectra
+        self.system, self.plan, self._new_rows, self._new_spectra, self.like = system, plan, rows, spectra, like
         self.context = Context(system, operators.equation.rates, plan.rows, plan.columns, plan.sum_rows)
         self.slabs = split(system.grid.shape[0], plan.slab_rows)
         self.pencils = split(plan.problem.columns, plan.pencil_columns)
@@ -113,11 +116,14 @@ class StreamedFields(Deferred):
         state.stream.storage.read(name, lo, hi, out)
         return halo.inner(out, self.operators.program.halo)
 
-    def _padded(self, lo: int, hi: int) -> np.ndarray:
+    def _padded(self, lo: int, hi: int) -> Any:
         """Rows as they lie in storage: with ghost layers along all axes but the first."""
         depth, dtype = self.operators.program.halo, self.system.dtype
         shape = (hi - lo, *(n + 2 * depth for n in self.system.grid.shape[1:]))
         return view(pages(math.prod(shape) * dtype.itemsize), 0, shape, dtype)
+
+    def check(self, state: StreamedState) -> None:
+        """What is stored was looked at when it was made."""
 
     def error(self, terms: Terms, u: StreamedState, v: StreamedState, atol: float, rtol: float) -> float:
         """The size of a sum in units of the tolerance; see :class:`voxdask.steppers.Fields`."""
@@ -132,12 +138,14 @@ class StreamedFields(Deferred):
         window = _Window(self.system, self.operators.program.halo, streams, sweep, self._memory_of(sweep.peak_bytes))
         turns = sweep.turns
 
+        @self._beside
         def load(t: int) -> None:
             for part in turns[t].loads:
                 for name, block in window.rows_of(part):
                     for row, lo, hi in domain_rows(part.lo, part.hi, size):
                         streams[part.stream].storage.read(name, lo, hi, block[row - part.lo :][: hi - lo])
 
+        @self._beside
         def work(t: int) -> None:
             turn = turns[t]
             window.keep_heads(turn.loads)
@@ -145,6 +153,7 @@ class StreamedFields(Deferred):
             self._take_turn(links[turn.link], turn, window)
             window.keep_heads(turn.makes)
 
+        @self._beside
         def store(t: int) -> None:
             for part in turns[t].stores:
                 for name, block in window.rows_of(part):
@@ -175,12 +184,14 @@ class StreamedFields(Deferred):
             first = k % 3 * len(kinds)
             held[k] = [view(memory, (first + n) * one, *kind) for n, kind in enumerate(kinds)]
 
+        @self._beside
         def load(k: int) -> None:
             (j, name), (pencil, *kept) = items[k], held[k]
             self.spectra.read_columns(name, self.pencils[j][0], pencil)
             for number, block in enumerate(kept[:saved]):
                 self.spectra.read_saved(name, number, self.pencils[j][0], block)
 
+        @self._beside
         def work(k: int) -> None:
             (j, name), (pencil, *kept) = items[k], held[k]
             start, stop = self.pencils[j]
@@ -188,13 +199,18 @@ class StreamedFields(Deferred):
             def through(columns: tuple[int, int]) -> None:
                 a, b = columns
                 part, beside = pencil[:, a:b], [block[:, a:b] for block in kept]
+
+                def keep(c: int, d: int, made: Any) -> None:
+                    part[:, c:d] = made
+
                 if not passes.through(
-                    self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], part, t, dt, beside
+                    self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], keep, t, dt, beside
                 ):  # fmt: skip
                     self.finite = False  # threads may only ever clear it
 
             self._each(through, self._shares(stop - start, self.plan.columns))
 
+        @self._beside
         def store(k: int) -> None:
             (j, name), (pencil, *kept) = items[k], held[k]
             self.spectra.write_columns(name, self.pencils[j][0], pencil)
@@ -206,11 +222,22 @@ class StreamedFields(Deferred):
 
         pipeline(self._io, len(items), take, load, work, lambda k: None, store, stored)
 
-    def _memory_of(self, size: int) -> np.ndarray:
+    def _beside(self, job: Callable[[int], None]) -> Callable[[int], None]:
+        """A job that on a device runs beside those of other threads, and is done when it returns."""
+
+        @wraps(job)
+        def run(k: int) -> None:
+            with backend.stream_of_its_own(self.like):
+                job(k)
+
+        return run
+
+    def _memory_of(self, size: int) -> Any:
         """Memory for what is at hand in a sweep; one piece serves them all."""
         if len(self._memory) < size:
             self._memory = pages(0)  # the last one goes first
-            self._memory = pages(max(size, self.plan.hand_bytes))
+            size = max(size, self.plan.hand_bytes)
+            self._memory = pages(size) if self.like is None else backend.namespace(self.like).empty(size, np.uint8)
         return self._memory
 
     def _take_turn(self, link: Link, turn: Turn, window: _Window) -> None:
@@ -242,7 +269,7 @@ class StreamedFields(Deferred):
         scales = [scale for made in link.made for scale in (*(c for _, c in made.terms), made.weight)]
         given = [(link.source, name) for name in fields]
         given += [(link.constants, name) for name in self.system.constants] if link.constants else []
-        sources = {name: window.complete(s, name, turn, link.t, self._threads.map) for s, name in given}
+        sources = {name: window.complete(s, name, turn, link.t, self._map) for s, name in given}
 
         def work(lo: int, hi: int) -> None:
             bases, out = {}, {}
@@ -252,10 +279,16 @@ class StreamedFields(Deferred):
                         bases[f"base{m}_{k}_{rate}"] = window.at(stream, name, lo, hi)
                     if made.stream is not None:
                         out[f"target{m}_{rate}"] = window.at(made.stream, name, lo, hi)
+
+            def keep(name: str, a: int, b: int, rows: Any) -> None:
+                assert link.spectra is not None
+                window.at(link.spectra, name, lo + a, lo + b)[...] = rows
+
+            stored = [made.stream is not None and made.stream.storage is not None for made in link.made]
             if not passes.advance(
                 self.context, kernel, link.t, lo, hi, sources, self.workspace, bases=bases, scales=scales, out=out,
-                rated=[made.rate for made in link.made], end=link.end,
-                spectra={name: window.at(link.spectra, name, lo, hi) for name in fields} if link.spectra else None,
+                rated=[made.rate for made in link.made], end=link.end, spectra=keep if link.spectra else None,
+                checked={name for name in out if stored[update_of(name)]}, like=self.like,
             ):  # fmt: skip
                 self.finite = False  # threads may only ever clear it
 
@@ -283,19 +316,26 @@ class StreamedFields(Deferred):
 
     def _size(self, link: Size, window: _Window, lo: int, hi: int) -> None:
         for name in self.system.fields:
-            total = self.workspace.empty("error", (hi - lo, *self.system.grid.shape[1:]), self.system.dtype)
+            shape = (hi - lo, *self.system.grid.shape[1:])
+            total = self.workspace.empty("error", shape, self.system.dtype, self.like)
             tiles.add_up(((window.inner(stream, name, lo, hi), c) for stream, c in link.terms), total)
             states = (window.inner(stream, name, lo, hi) for stream in link.states)
             link.sums[name, lo] = tiles.square_sums(total, states, link.atol, link.rtol)
 
     def _shares(self, size: int, width: int) -> list[tuple[int, int]]:
         """Ranges of at most `width`, about as wide as each other, as many for one thread as for another."""
+        if self.like is not None:
+            return [(0, size)]
         threads = self.plan.threads
         count = min(size, threads * math.ceil(size / (threads * width)))
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))
 
+    def _map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """Apply a function to every item, on threads; on a device in the stream that all of a turn is in."""
+        return self._threads.map(work, items) if self.like is None else map(work, items)
+
     def _each(self, work: Callable[[tuple[int, int]], None], ranges: Sequence[tuple[int, int]]) -> None:
-        for _ in self._threads.map(work, ranges):
+        for _ in self._map(work, ranges):
             pass
 
 
@@ -357,7 +397,7 @@ class _Window:
     A slab of a state or of constants has ghost layers; those along the first axis only where it is reached beyond.
     """
 
-    def __init__(self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: np.ndarray) -> None:
+    def __init__(self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: Any) -> None:
         self.system, self.depth, self.sweep, self.memory = system, depth, sweep, memory
         self.numbers = {id(stream): s for s, stream in enumerate(streams)}
         self.kinds = [stream.kind for stream in streams]
@@ -450,8 +490,7 @@ class _Window:
         return {name: view(self.memory, place + k * apart, shape, dtype) for k, name in enumerate(names)}
 
 
-def view(memory: np.ndarray, place: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def view(memory: Any, place: int, shape: tuple[int, ...], dtype: Any) -> Any:
     """An array at a place in memory."""
     count = math.prod(shape) * np.dtype(dtype).itemsize
-    array: np.ndarray = memory[place : place + count].view(dtype).reshape(shape)
-    return array
+    return memory[place : place + count].view(dtype).reshape(shape)

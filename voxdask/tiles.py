@@ -76,7 +76,8 @@ def rates(
     shape = (hi - lo + 2 * depth, *(n + 2 * depth for n in system.grid.shape[1:]))
 
     def empty(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        return workspace.empty(name, shape, dtype, like)
+        # the pool of a device gives the memory to whoever needs it next
+        return workspace.empty(name, shape, dtype) if like is None else backend.namespace(like).empty(shape, dtype)
 
     blocks = dict(bases or {})
     for name in kernel.inputs:

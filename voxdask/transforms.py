@@ -62,16 +62,32 @@ def inverse(block: Any, transform: Transform, axis: int, *, overwrite: bool = Fa
 
 def forward_half(block: Any, axis: int, *, fft: str = "scipy") -> Any:
     """Fourier transform of a real block, without the modes that symmetry gives."""
+    if backend.is_device_array(block):
+        return forward_periodic(block, (axis,))
     return backend.fft_function(block, "rfft", fft)(block, axis=axis)
 
 
 def inverse_half(block: Any, axis: int, size: int, *, overwrite: bool = False, fft: str = "scipy") -> Any:
     """Undo :func:`forward_half` for an axis of `size` voxels, but for the factor 1 / size."""
+    if backend.is_device_array(block):
+        return inverse_periodic(block, (axis,), (size,))
     return backend.fft_function(block, "irfft", fft)(block, n=size, axis=axis, norm="forward", overwrite_x=overwrite)
+
+
+def forward_periodic(block: Any, axes: tuple[int, ...]) -> Any:
+    """Fourier transform of a real block on a device along several axes in one plan, the last of which is halved."""
+    return backend.fft_function(block, "rfftn")(block, axes=axes)
+
+
+def inverse_periodic(block: Any, axes: tuple[int, ...], sizes: tuple[int, ...]) -> Any:
+    """Undo :func:`forward_periodic`, but for the factor 1 / size of every axis; the block is used up."""
+    return backend.fft_function(block, "irfftn")(block, s=sizes, axes=axes, norm="forward", overwrite_x=True)
 
 
 def _apply(block: Any, transform: Transform, axis: int, overwrite: bool, fft: str, inverse: bool) -> Any:
     name, norm = (f"i{transform.family}", "forward") if inverse else (transform.family, "backward")
+    if transform.family == "fft" and backend.is_device_array(block):  # a transform of one axis would copy it aside
+        return backend.fft_function(block, f"{name}n")(block, axes=(axis,), norm=norm, overwrite_x=overwrite)
     if transform.family == "fft":
         return backend.fft_function(block, name, fft)(block, axis=axis, norm=norm, overwrite_x=overwrite)
     n = block.shape[axis]

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +50,8 @@ class _Timed(BlockFields):
         evaluate = super()._evaluate
         self._timed("evaluate", 1, lambda: evaluate(*args, **options))
 
-    def _through(self, spectra: Mapping[str, Any], filters: Sequence[Filter], t: float, dt: float) -> None:
-        super()._through(spectra, filters, t, dt)
+    def _through(self, filters: Sequence[Filter], t: float, dt: float) -> None:
+        super()._through(filters, t, dt)
         self.filters = filters
 
     def _updated(self, *args: Any, **options: Any) -> BlockState:
