@@ -59,7 +59,7 @@ class FamilyKernel(Kernel):
 
         def evaluate(number: int, spare: str | None = None) -> None:
             """Evaluate one stage for every member; a level goes to a `spare`, to be compared with the last."""
-            call, role = self.calls[number], self.roles[number]
+            call, role = bound.calls[number], self.roles[number]
             shared = {name: bound.target(call, name, spare) for name in call.writes if name not in self.own}
             for name in role.totals:
                 shared[name].fill(0)
@@ -72,7 +72,7 @@ class FamilyKernel(Kernel):
                 bound.run(call, list(written.values()), reads, packed[k % len(packed)])
                 bound.arrays.update(written)
 
-        for level, group in itertools.groupby(range(len(self.calls)), key=lambda number: self.roles[number].level):
+        for level, group in itertools.groupby(range(len(bound.calls)), key=lambda number: self.roles[number].level):
             numbers, rising = list(group), level is not None
             for attempt in itertools.count(1):
                 last = bound.arrays[level] if rising else None
@@ -83,7 +83,7 @@ class FamilyKernel(Kernel):
                 # every attempt but the last drops a member somewhere
                 if last is None or attempt > self.members or not _rises(last, bound.arrays[level]):
                     break
-        return {name: bound.arrays[name] for w in self.calls[-1].writes for name in self._named(w)}
+        return {name: bound.arrays[name] for w in bound.calls[-1].writes for name in self._named(w)}
 
     def _named(self, name: str) -> list[str]:
         return [member_name(name, k) for k in range(self.members)]
