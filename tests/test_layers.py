@@ -20,7 +20,8 @@ ROWS = """
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
     models.gray_scott models.smoothed_boundary models.multiphase models
     schedule stability trial forecast report inputs runner local_runner chunked_runner march loop simulate
-    plot studies manufactured verify indicator labels accessor
+    plot studies manufactured verify indicator labels
+    segmented configurations surface clusters triple bounds accessor
 """
 LAYERS = ROWS.split()
 

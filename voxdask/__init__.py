@@ -3,6 +3,8 @@
 from voxdask import accessor as accessor  # registers .vd
 from voxdask import models, steppers, verify
 from voxdask.boundary import Dirichlet, Neumann
+from voxdask.bounds import hashin_shtrikman_bounds, wiener_bounds
+from voxdask.clusters import clusters
 from voxdask.grid import Grid, dataset
 from voxdask.images import open_image
 from voxdask.indicator import indicator
@@ -10,7 +12,9 @@ from voxdask.labels import labels_from_phases, phases_from_labels
 from voxdask.model import Model
 from voxdask.plot import plot_slices
 from voxdask.report import Report
+from voxdask.segmented import volume_fractions
 from voxdask.simulate import plan, simulate
+from voxdask.surface import surface_area
 from voxdask.symbols import (
     clip,
     cos,
@@ -32,6 +36,7 @@ from voxdask.symbols import (
     y,
     z,
 )
+from voxdask.triple import triple_phase_boundary
 
 __all__ = [
     "Dirichlet",
@@ -40,6 +45,7 @@ __all__ = [
     "Neumann",
     "Report",
     "clip",
+    "clusters",
     "cos",
     "dataset",
     "div",
@@ -47,6 +53,7 @@ __all__ = [
     "exp",
     "face",
     "grad",
+    "hashin_shtrikman_bounds",
     "indicator",
     "labels_from_phases",
     "laplace",
@@ -62,10 +69,14 @@ __all__ = [
     "sin",
     "sqrt",
     "steppers",
+    "surface_area",
     "t",
     "tangential_laplace",
     "tanh",
+    "triple_phase_boundary",
     "verify",
+    "volume_fractions",
+    "wiener_bounds",
     "x",
     "y",
     "z",
