@@ -21,7 +21,7 @@ ROWS = """
     models.gray_scott models.smoothed_boundary models.multiphase models
     schedule stability trial forecast report inputs runner local_runner chunked_runner march loop simulate
     plot studies manufactured verify indicator labels
-    segmented configurations surface clusters triple bounds accessor
+    segmented configurations surface runs clusters triple bounds accessor
 """
 LAYERS = ROWS.split()
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 import xarray as xr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from voxdask import backend, graph
-from voxdask.segmented import Image, Segmented, each, first_row, mask_of, new_name, open_segmented, parse_labels
+from voxdask.runs import Runs
+from voxdask.segmented import Image, Segmented, each, mask_of, new_name, open_segmented, parse_labels
 
 #: Ends of an axis: names, and where along it the voxels of that face are.
 ENDS = {"lo": 0, "hi": -1}
@@ -31,7 +31,7 @@ def clusters(
     Through others it may pass, where the image is periodic.
 
     Each slab is labelled by itself, then parts that meet at the rows between two slabs are joined: so no more than a
-    few slabs (about 20 bytes a voxel for each thread, of at most 16 million voxels), and a few numbers for each part of
+    few slabs (about 10 bytes a voxel for each thread, of at most 16 million voxels), and a few numbers for each part of
     each slab, are in memory at once. How the image is cut changes nothing.
 
     Parameters
@@ -146,7 +146,7 @@ class Joined:
             what[np.concatenate([[0], self.numbers[lo:hi]])]
             for lo, hi in zip(self.offsets[:-1], self.offsets[1:], strict=True)
         ]
-        return each("parts", _looked_up, self.segmented.slabs(), [self.phase] * len(per_slab), per_slab)
+        return each("parts", _painted, self.segmented.slabs(), [self.phase] * len(per_slab), per_slab)
 
     def labels(self) -> Any:
         """The number of the part of every voxel, as lazy as the image."""
@@ -176,10 +176,10 @@ def join(
     axes = [a for a, dim in enumerate(dims) if dim in periodic]
     n = len(slabs)
     labelled = each("label", _label, slabs, [phase] * n)
-    above = [None, *each("last", _last_row, labelled)]
+    above = [None, *each("last", _face, labelled, [-1] * n)]
     tasks = each("look", _look, labelled, above[:-1], slabs, [phase] * n, [axes] * n)
     if 0 in axes:
-        tasks.append(graph.call(new_name("wrap"), _wrapping, *each("first", first_row, labelled[:1]), above[-1]))
+        tasks.append(graph.call(new_name("wrap"), _pairs, above[-1], *each("first", _face, labelled[:1], [0])))
     parts = segmented.compute(tasks)
     if 0 in axes:
         parts, around = parts[:-1], parts[-1]
@@ -243,26 +243,21 @@ def _shifted(pairs: Sequence[np.ndarray], first: Any, second: Any) -> np.ndarray
     return np.concatenate([np.empty((0, 2), np.int64), *shifted])
 
 
-def _label(block: Any, phase: tuple[int, ...]) -> np.ndarray:
+def _label(block: Any, phase: tuple[int, ...]) -> Runs:
     """Parts of a slab, from 1 in the order of their first voxels."""
-    labelled, _ = scipy.ndimage.label(mask_of(block, phase))
-    return np.asarray(labelled)
+    return Runs.of(mask_of(block, phase))
 
 
-def _looked_up(block: Any, phase: tuple[int, ...], what: np.ndarray) -> np.ndarray:
-    return np.asarray(what[_label(block, phase)])
+def _painted(block: Any, phase: tuple[int, ...], what: np.ndarray) -> np.ndarray:
+    return _label(block, phase).paint(what)
 
 
 def _fill(block: np.ndarray, target: np.ndarray) -> None:
     target[...] = block
 
 
-def _last_row(labelled: np.ndarray) -> np.ndarray:
-    return np.array(labelled[-1])
-
-
-def _wrapping(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    return _pairs(last, first[0])
+def _face(runs: Runs, end: int) -> np.ndarray:
+    return runs.face(0, end)
 
 
 def _pairs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -274,20 +269,17 @@ def _pairs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray(np.stack(np.divmod(once, span), axis=-1))
 
 
-def _look(
-    labelled: np.ndarray, above: np.ndarray | None, block: Any, phase: tuple[int, ...], axes: Sequence[int]
-) -> Parts:
-    """All that is to be known of a slab before its labels are let go."""
-    voxels = np.bincount(labelled.ravel())[1:] if labelled.any() else np.empty(0, np.int64)
-    touches = np.zeros((len(voxels) + 1, labelled.ndim, len(ENDS)), bool)
-    for axis in range(labelled.ndim):
-        for end, where in enumerate(ENDS.values()):
-            touches[labelled.take(where, axis).ravel(), axis, end] = True
-    joins = np.empty((0, 2), np.int64) if above is None else _pairs(above, labelled[0])
-    wraps = {a: _pairs(labelled.take(-1, a), labelled.take(0, a)) for a in axes if a}
+def _look(runs: Runs, above: np.ndarray | None, block: Any, phase: tuple[int, ...], axes: Sequence[int]) -> Parts:
+    """All that is to be known of a slab before it is let go."""
+    faces = {(axis, end): runs.face(axis, end) for axis in range(block.ndim) for end in ENDS.values()}
+    touches = np.zeros((len(runs.voxels) + 1, block.ndim, len(ENDS)), bool)
+    for (axis, end), face in faces.items():
+        touches[face.ravel(), axis, end] = True
+    joins = np.empty((0, 2), np.int64) if above is None else _pairs(above, faces[0, 0])
+    wraps = {axis: _pairs(faces[axis, -1], faces[axis, 0]) for axis in axes if axis}
     several = len(phase) > 1
-    found = [np.count_nonzero(mask_of(block, [label])) for label in phase] if several else [voxels.sum()]
-    return Parts(voxels, touches[1:], joins, wraps, np.array(found))
+    found = [np.count_nonzero(mask_of(block, [label])) for label in phase] if several else [runs.voxels.sum()]
+    return Parts(runs.voxels, touches[1:], joins, wraps, np.array(found))
 
 
 def _periodic_dims(periodic: Any, dims: Sequence[str]) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ def each(
 
 def rows_below(slabs: Sequence[graph.Value]) -> list[Any]:
     """For every slab the first row of the next one, which is all that is kept of it; None for the last."""
-    return [*each("first", first_row, slabs[1:]), None]
+    return [*each("first", _first_row, slabs[1:]), None]
 
 
 def sums(results: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
@@ -235,7 +235,7 @@ def volume_fractions(image: Image) -> xr.DataArray:
     return xr.DataArray(shares, {"phase": found}, ("phase",), "volume_fraction", attrs)
 
 
-def first_row(block: Any) -> Any:
+def _first_row(block: Any) -> Any:
     """A copy, so that the block can go."""
     return block[:1].copy()
 
