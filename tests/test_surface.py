@@ -140,7 +140,7 @@ def test_several_labels_are_one_phase(labels: np.ndarray) -> None:
 
 
 def test_the_weights_of_directions_are_those_of_the_literature() -> None:
-    """Half the sphere's share of each of the 13 directions, as in table 1 of Legland et al. (2007)."""
+    """Half the sphere's share of each of the 13 directions, by the values in use since Legland et al. (2007)."""
     steps = np.array([d for d in itertools.product((-1, 0, 1), repeat=3) if any(d)], float)
     kind = np.abs(steps).sum(1)
     shares = _nearest_shares(steps / np.sqrt(kind)[:, None])

@@ -119,9 +119,15 @@ def open_segmented(image: Image) -> Segmented:
         raise ValueError(f"image has dims {image.dims}; choose a frame, so that {grid.dims} are left")
     if grid.node_centred:
         raise ValueError(f"image has its samples at nodes along {grid.node_centred[0]!r}; labels belong to voxels")
-    if not image.variable._in_memory and image.chunks is None:  # what xarray reads as a whole when it is touched
+    if _is_unread(image):
         image = image.chunk(dict.fromkeys(image.dims, -1) | {image.dims[0]: _rows_on_disk(image)})
     return Segmented(image, image.data, grid)
+
+
+def _is_unread(image: xr.DataArray) -> bool:
+    """Whether xarray would read the whole array from a file when it is touched."""
+    variable = image.variable
+    return not (image.chunks or variable._in_memory or backend.is_device_array(variable._data))
 
 
 def _rows_on_disk(image: xr.DataArray) -> int:
