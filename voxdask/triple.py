@@ -52,7 +52,8 @@ def triple_phase_boundary(
 
     References
     ----------
-    Iwai et al. (2010), J. Power Sources 195, 955, doi:10.1016/j.jpowsour.2009.09.005
+    Iwai et al. (2010), J. Power Sources 195, 955, doi:10.1016/j.jpowsour.2009.09.005; on its accuracy Jorgensen
+    et al. (2014), J. Power Sources 261, 198
 
     Examples
     --------
