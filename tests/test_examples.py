@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -229,9 +230,22 @@ def test_grain_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (tmp_path / "grains.png").stat().st_size > 10_000
 
 
+def test_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here, there = example("cluster").main(["--size", "24", "--steps", "8", "--output", str(tmp_path)])
+    told = capsys.readouterr().out
+    assert (here.vd.report.tier, there.vd.report.tier) == ("block", "chunked")
+    assert here.sizes["time"] == 5 and float(abs(here.c[-1] - here.c[0]).max()) > 0.05
+    assert here.c.values.tobytes() == there.c.values.tobytes()
+    assert told.count("0 of 13,824") == 5 and f"{zlib.crc32(there.c[-1].values):08x}" in told
+    assert (tmp_path / "cluster.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
+        ("cluster", ["--size", "8"], "--size is 8"),
+        ("cluster", ["--steps", "0"], "--steps is 0"),
+        ("cluster", ["--workers", "0"], "--workers is 0"),
         ("grain_growth", ["--size", "8"], "--size is 8"),
         ("grain_growth", ["--grains", "1"], "--grains is 1"),
         ("grain_growth", ["--steps", "0"], "--steps is 0"),
