@@ -320,7 +320,8 @@ class ChunkFiles:
         if block.flags.c_contiguous and not padding:
             return [_as_bytes(block)] if block.size else []
         between = memoryview(bytearray(padding))
-        views = [view for row in block for view in (_as_bytes(row), between) if view.nbytes]
+        rows = (block[k : k + 1] for k in range(len(block)))  # of one axis, block[k] would be a copy
+        views = [view for row in rows for view in (_as_bytes(row), between) if view.nbytes]
         return views[:-1] if padding else views  # what follows the last row is as good as not there
 
 
