@@ -119,7 +119,7 @@ def test_crossings_are_files_of_their_own(tmp_path: Path) -> None:
     files = [path for path in tmp_path.rglob("c.*") if path.is_file()]
     assert sorted(path.name for path in files) == [f"c.{i}.{j}.0" for i in range(3) for j in range(3)]
     assert {path.stat().st_size for path in files} == {2 * 3 * 3 * 8}
-    one = [path for path in files if path.name == "c.1.2.0"][0]
+    one = next(path for path in files if path.name == "c.1.2.0")
     one.unlink()
     with pytest.raises(FileNotFoundError, match=r"c\.1\.2\.0"):
         spectra.read_columns("a", 6, np.empty((5, 1, 3), np.complex64))

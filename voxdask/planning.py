@@ -98,7 +98,8 @@ class Problem:
         """How wide all fields are, all constants, or all spectra."""
         if kind == "spectra":
             return Width(self.fields, self.spectrum_row_bytes, self.spectrum_row_bytes)
-        return Width(self.fields if kind == "state" else self.constants, self.padded_row_bytes, self.row_bytes)
+        # they lie in storage as they are at hand, with ghost layers along all axes but the first
+        return Width(self.fields if kind == "state" else self.constants, self.padded_row_bytes, self.padded_row_bytes)
 
     @property
     def nominal_rates(self) -> Rates:
@@ -380,9 +381,11 @@ def spill(
         thin = (min(cache_rows, rows), min(cache_columns, columns))
         total = fixed_bytes(workers, memory_limit) + workers * tile_bytes(problem, *thin, padded=False) + best.bytes
         save = save_rows(workers, memory_limit)
-        state = problem.fields * problem.voxels * problem.itemsize
-        disk = (route.states + 2 * route.kept) * state + problem.constants * problem.voxels * problem.itemsize
-        disk += problem.fields * problem.spectra * problem.spectrum_bytes
+        # files are whole chunks, the last one of a row of them too
+        height, width = _whole(problem.shape[0], rows), _whole(problem.columns, columns)
+        disk = (route.states * problem.fields + problem.constants) * height * problem.padded_row_bytes
+        disk += 2 * route.kept * problem.fields * _whole(problem.shape[0], save) * problem.row_bytes
+        disk += problem.fields * problem.spectra * height * width * problem.mode_bytes
         reason = f"{format_bytes(in_memory)} would not fit into {format_bytes(memory_limit)}"
         return Plan(
             "spilled", problem, workers, *thin, rows, columns, route.depth, route.steps, best.bytes, save, save, total,
@@ -405,6 +408,11 @@ def spilled_seconds(problem: Problem, found: Cut, threads: int, tile_rows: int, 
     columns, column_bytes = problem.fields * problem.columns, problem.shape[0] * problem.mode_bytes
     seconds += pencils_seconds(route.pencils, columns, column_bytes, found.columns, threads, rates)
     return seconds / route.steps
+
+
+def _whole(size: int, width: int) -> int:
+    """The least multiple of a width that is not below a size."""
+    return -(-size // width) * width
 
 
 def _least(low: int, high: int, fits: Callable[[int], bool]) -> int:

@@ -1,0 +1,139 @@
+"""What is foreseen of a step: seconds by hand from rates made up, bytes as they are counted in a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import voxdask as vd
+from voxdask import forecast as forecasting
+from voxdask.chunkfiles import ChunkFiles
+from voxdask.costs import Rates
+from voxdask.forecast import forecast
+from voxdask.planning import Plan, Problem, make_plan
+from voxdask.spilling import Route
+from voxdask.windows import Chain, Link, Use
+
+NOTHING = Rates(evaluate=0, around=0, forward=0, finish=0, add=0, through=0, moved=0, turn=0)
+
+#: 60 rows of 8 x 10 voxels in float32, one field, halo 2; a spectrum has 8 columns of 6 modes.
+PROBLEM = Problem((60, 8, 10), 4, 1, 0, 1, 2, 1, 1, 8, 6 * 8)
+
+
+def semi_implicit(problem: Problem) -> Route:
+    """The end of a step and the beginning of the next in one sweep, and one transform."""
+    state, spectra = problem.stream_width("state"), problem.stream_width("spectra")
+    links = (Link((Use(0), Use(1)), (2,), "finish"), Link((Use(2, problem.halo),), (3,), "forward"))
+    chain = Chain(links, frozenset([2, 3]), (spectra, state, state, spectra))
+    return Route(1, 1, (chain,), (chain,), ((1, 1),), 1, 1)
+
+
+def plan_of(tier: str, threads: int, chunk_rows: int = 15) -> Plan:
+    made = make_plan(PROBLEM, memory_limit=1 << 40, threads=threads, chunked=tier == "chunked", chunk_rows=chunk_rows)
+    assert made.tier == tier
+    return replace(made, rows=5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds"),
+    [
+        ("evaluate", 60 * 1e-3),  # every row
+        ("around", 12 * 1e-3),  # every tile of five rows
+        ("finish", 60 * 1e-3),
+        ("through", 8 * 1e-3),  # every column
+        ("forward", 0),  # was measured as a part of an evaluation
+        ("add", 0),  # there are no sums
+        ("moved", 0),  # memory is not storage
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_seconds_of_a_block(rate: str, seconds: float, threads: int) -> None:
+    rates = replace(NOTHING, **{rate: 1e-3})
+    plan = forecast(plan_of("block", threads), (semi_implicit(PROBLEM),), rates)
+    assert plan.step_seconds == pytest.approx(seconds / threads, rel=1e-12, abs=1e-15)
+    assert f"{plan.step_seconds / 4800 * 1e9:.1f} ns per voxel" in str(plan)
+
+
+def test_a_sum_counts_its_terms_and_what_it_makes() -> None:
+    state = PROBLEM.stream_width("state")
+    links = (Link((Use(0, 2),), (1,)), Link((Use(0), Use(1)), (2,), "sum"))
+    chain = Chain(links, frozenset([2]), (state,) * 3)
+    route = Route(1, 1, (chain,), (chain,), (), 2, 1)
+    plan = forecast(plan_of("block", 1), (route,), replace(NOTHING, add=1e-3))
+    assert plan.step_seconds == pytest.approx(60 * 3 * 1e-3)
+
+
+def test_bytes_between_slabs_and_pencils() -> None:
+    """Four slabs: three quarters of the spectrum change places twice; four rows of ghosts come to each slab."""
+    plan = forecast(plan_of("chunked", 2), (semi_implicit(PROBLEM),), NOTHING)
+    assert plan.traffic_bytes == 2 * 0.75 * (60 * 8 * 6 * 8) + 4 * 4 * (8 * 10 * 4)
+    alone = forecast(plan_of("chunked", 2, 60), (semi_implicit(PROBLEM),), NOTHING)
+    assert alone.traffic_bytes == 0
+
+
+def test_tasks_take_time() -> None:
+    """Four slabs, four tasks each; on a cluster two for every pair of a slab and a pencil besides, and bytes."""
+    here = forecast(plan_of("chunked", 2), (semi_implicit(PROBLEM),), NOTHING)
+    there = forecast(plan_of("chunked", 2), (semi_implicit(PROBLEM),), NOTHING, workers=2)
+    assert here.step_seconds == pytest.approx(16 * forecasting.TASK_SECONDS / 2)
+    sent = there.traffic_bytes / forecasting.NETWORK_BYTES
+    assert there.step_seconds == pytest.approx((48 * forecasting.REMOTE_TASK_SECONDS + sent) / 2)
+
+
+def test_threads_without_a_slab_do_not_count() -> None:
+    rates = replace(NOTHING, evaluate=1.0)
+    seconds = [
+        forecast(plan_of("chunked", threads, 30), (semi_implicit(PROBLEM),), rates).step_seconds
+        for threads in (1, 2, 8)
+    ]
+    assert seconds == pytest.approx([60 * forecasting.CHUNKED_SHARE / k for k in (1, 2, 2)], rel=0.02)
+
+
+def made_up() -> xr.Dataset:
+    return vd.dataset({"c": np.random.default_rng(0).uniform(0.4, 0.6, (66, 40, 48)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("stepper", ["imex", "sbdf2", "rk4", "rkc2"])
+def test_bytes_to_and_from_the_disk(stepper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that go to and from files in 16 steps more, and what lies in files, against what was foreseen."""
+    model, ds, limit = vd.models.CahnHilliard(), made_up(), "21MB"
+    moved, stored, transfer = list[int](), list[int](), ChunkFiles._transfer
+
+    def count(self: ChunkFiles, index: Any, offset: int, block: np.ndarray, call: Any) -> None:
+        moved.append(block.nbytes)
+        transfer(self, index, offset, block, call)
+
+    def look(frame: xr.Dataset) -> None:
+        files = [path for path in tmp_path.glob("*.zarr/.state/**/c.*") if path.is_file()]
+        stored.append(sum(path.stat().st_size for path in files))
+
+    monkeypatch.setattr(ChunkFiles, "_transfer", count)
+    options: dict[str, Any] = {"stepper": stepper, "memory_limit": limit}
+    plan, totals = vd.plan(model, ds, store=tmp_path, **options), []
+    for steps in (16, 32):
+        moved.clear(), stored.clear()
+        path = tmp_path / f"run{steps}.zarr"
+        run = vd.simulate(model, ds, dt=1e-4, steps=steps, store=path, callbacks=[look], progress=False, **options)
+        assert vd.Report.of(run.attrs).tier == plan.tier == "spilled"
+        totals.append(sum(moved))
+        shutil.rmtree(path)
+        assert 0.95 * plan.disk_bytes <= max(stored) <= plan.disk_bytes
+    assert (totals[1] - totals[0]) / 16 == pytest.approx(plan.traffic_bytes, rel=0.05)
+
+
+def test_a_plan_without_measuring_foresees_no_time() -> None:
+    plan = vd.plan(vd.models.CahnHilliard(), made_up(), measure=False)
+    assert plan.step_seconds is None and plan.traffic_bytes is None and "ns per voxel" not in str(plan)
+
+
+def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:
+    plan = vd.plan(vd.models.CahnHilliard(), made_up(), memory_limit="21MB", store=tmp_path / "run.zarr")
+    assert plan.tier == "spilled" and plan.step_seconds is not None and plan.step_seconds > 0
+    assert os.listdir(tmp_path) == []
