@@ -56,8 +56,7 @@ class ChunkedRunner:
 
     def start(self, time: float, store: RunStore | None) -> None:
         """Take the caller's fields."""
-        if store is not None and self.distributed:
-            graph.require_everywhere(store.path)
+        self._require_store(store)
         started = self.fields.map(start_slab, self.given, time)
         chunks = {name: [self.fields.item(s, name) for s in started] for name in self.system.fields}
         (self.state,) = self.fields.persist(ChunkedState(chunks))
@@ -65,6 +64,7 @@ class ChunkedRunner:
 
     def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None:
         """Take the state of a checkpoint, and what the stepper carried beside it."""
+        self._require_store(store)
         self.given = ChunkedState({})
         chunks = {
             name: [self.fields.task("read", read_slab, files, lo, hi) for lo, hi in self.fields.slabs]
@@ -125,11 +125,16 @@ class ChunkedRunner:
             count, states = 1 + len(self.history), (self.state, *self.history, *self.carried)
             self.state, *rest = self.fields.forget_how(*states)
             self.history, self.carried = tuple(rest[: count - 1]), tuple(rest[count - 1 :])
+        else:
+            return
         self.fields.tasks = 0
 
     def snapshot(self, state: ChunkedState | None = None) -> dict[str, Any]:
         """The fields, or those of another state, as Dask arrays."""
         (shown,) = self.fields.persist(state) if state else (self.state,)
+        if self.distributed:
+            (shown,) = self.fields.forget_how(shown)  # whoever keeps a frame would keep all steps before it, too
+            self.state = self.state if state else shown
         return {name: self.fields.array(chunks) for name, chunks in shown.chunks.items()}
 
     def settle(self) -> None:
@@ -138,6 +143,10 @@ class ChunkedRunner:
     def close(self) -> None:
         """The chunks go with the last reference; memory for more is given up."""
         recycler.clear()
+
+    def _require_store(self, store: RunStore | None) -> None:
+        if store is not None and self.distributed:
+            graph.require_everywhere(store.path / ".state")
 
     def _slabs(self, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
         dtype = self.system.dtype

@@ -8,6 +8,7 @@ that uses ``dask._task_spec``.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,14 +162,19 @@ def compute(values: Sequence[Value]) -> tuple[Any, ...]:
     return results
 
 
-def require_everywhere(path: Path) -> None:
-    """ValueError unless all workers of the cluster see a directory."""
-    seen = get_client().run(os.path.isdir, os.fspath(path))
+def require_everywhere(folder: Path) -> None:
+    """ValueError unless all workers see a directory: this one, not one of that name on their own disk."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="seen-by-all-") as mark:
+        seen = get_client().run(_is_there, mark.name)
     if blind := [worker for worker, there in seen.items() if not there]:
         raise ValueError(
-            f"store={os.fspath(path)!r} is not seen by {len(blind)} of {len(seen)} workers ({blind[0]}, ...); "
+            f"store={os.fspath(folder.parent)!r} is not seen by {len(blind)} of {len(seen)} workers ({blind[0]}, ...); "
             "give a path on a disk that all of them share"
         )
+
+
+def _is_there(path: str) -> bool:
+    return os.path.exists(path)
 
 
 def sent_again(value: Value) -> Value:

@@ -1,0 +1,136 @@
+"""What a cluster of processes may do to a run: workers die, do not see the store, and a scheduler remembers."""
+
+from __future__ import annotations
+
+import genericpath
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import voxdask as vd
+from voxdask import chunked_runner
+from voxdask.chunked_runner import ChunkedRunner
+
+MODEL = vd.models.CahnHilliard(eps=1.5)
+QUIET: dict[str, Any] = {"progress": False}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1"}
+    with LocalCluster(dashboard_address=":0", **options) as cluster, Client(cluster) as client:
+        yield client
+
+
+def make_ds() -> xr.Dataset:
+    c = np.random.default_rng(3).uniform(0.2, 0.8, (12, 10, 8))
+    return vd.dataset({"c": c}, spacing=0.5)
+
+
+@pytest.mark.parametrize("stepper", ["sbdf2", "tsit5"])
+def test_a_run_survives_dead_workers_bit_for_bit(client: Client, stepper: str, tmp_path: Path) -> None:
+    """Both workers are killed, one while there is nothing to do, one while steps are taken."""
+    options: dict[str, Any] = {"chunks": 6, "stepper": stepper, "boundary": {"y": "neumann"}, **QUIET}
+    if stepper == "tsit5":
+        options |= {"t_end": 0.01, "save_at": np.linspace(0, 0.01, 8)}
+    else:
+        options |= {"dt": 0.1, "steps": 21, "save_every": 3}
+    undisturbed = vd.simulate(MODEL, make_ds(), store=tmp_path / "undisturbed.zarr", **options).load()
+    client.wait_for_workers(2)
+    first, second = client.run(os.getpid).values()
+    frames, timers = 0, list[threading.Timer]()
+
+    def disturb(frame: xr.Dataset) -> None:
+        nonlocal frames
+        frames += 1
+        if frames == 3:
+            os.kill(first, signal.SIGKILL)
+        if frames == 6:
+            timers.append(threading.Timer(0.05, os.kill, (second, signal.SIGKILL)))
+            timers[0].start()
+
+    run = vd.simulate(MODEL, make_ds(), store=tmp_path / "run.zarr", callbacks=[disturb], **options).load()
+    timers[0].join()
+    assert frames == 8 and vd.Report.of(run.attrs).tier == "chunked"
+    np.testing.assert_array_equal(run.time, undisturbed.time)
+    assert run.c.values.tobytes() == undisturbed.c.values.tobytes()
+
+
+def test_without_a_store_dead_workers_end_a_run_and_the_message_says_what_helps(client: Client) -> None:
+    client.wait_for_workers(2)
+    pids = client.run(os.getpid).values()
+
+    def disturb(frame: xr.Dataset) -> None:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(RuntimeError, match=r"workers of the cluster died.*store=PATH"):
+        vd.simulate(MODEL, make_ds(), dt=0.1, steps=30, save_every=15, chunks=6, callbacks=[disturb], **QUIET)
+    client.wait_for_workers(2)
+    run = vd.simulate(MODEL, make_ds(), dt=0.1, steps=2, chunks=6, **QUIET)
+    assert np.isfinite(run.c[-1].values).all()  # the cluster is as good as before
+
+
+def tasks(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+@pytest.mark.parametrize("case", ["a store", "memory", "frames in memory"])
+def test_a_scheduler_holds_few_tasks(
+    client: Client, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every two steps of a run of more than a thousand tasks, some twenty in each step."""
+    most, batch = 50, 2
+    monkeypatch.setattr(chunked_runner, "_MOST_TASKS", most)
+    monkeypatch.setattr(ChunkedRunner, "batch", batch)
+    steps, counts, made = ChunkedRunner.steps, list[int](), list[int]()
+
+    def counted(self: ChunkedRunner, *arguments: Any) -> None:
+        before = self.fields.tasks
+        steps(self, *arguments)
+        made.append(self.fields.tasks - before)
+        counts.append(client.run_on_scheduler(tasks))
+
+    monkeypatch.setattr(ChunkedRunner, "steps", counted)
+    options: dict[str, Any] = {"store": tmp_path / "run.zarr"} if case == "a store" else {}
+    frames = 30 if case == "frames in memory" else 1
+    client.wait_for_workers(2)
+    run = vd.simulate(MODEL, make_ds(), dt=0.1, steps=60, save_every=60 // frames, chunks=6, **options, **QUIET)
+    assert run.sizes["time"] == frames + 1 and sum(made) > 1000
+    # two chunks for every frame; what was given up a moment ago may still be there
+    assert max(counts[len(counts) // 2 :]) <= 3 * (most + max(made)) + 2 * frames
+
+
+def blind(yes: bool) -> None:
+    """Have this process see no file, or see them again."""
+    os.path.exists = (lambda path: False) if yes else genericpath.exists
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_store_that_a_worker_does_not_see(client: Client, begun: bool, tmp_path: Path) -> None:
+    """Before the first step of a run, and of one that goes on; once all see it, it does."""
+    options: dict[str, Any] = {"dt": 0.1, "chunks": 6, "save_every": 2, "store": tmp_path / "run.zarr", **QUIET}
+    client.wait_for_workers(2)
+    if begun:
+        vd.simulate(MODEL, make_ds(), steps=2, **options)
+    worker = next(iter(client.scheduler_info()["workers"]))
+    client.run(blind, True, workers=[worker])
+    try:
+        with pytest.raises(
+            ValueError, match=r"run\.zarr' is not seen by 1 of 2 workers .* a disk that all of them share"
+        ):
+            vd.simulate(MODEL, make_ds(), steps=4, **options)
+    finally:
+        client.run(blind, False, workers=[worker])
+    assert not [path for path in tmp_path.rglob("*") if "seen" in path.name]
+    run = vd.simulate(MODEL, make_ds(), steps=4, **options)
+    assert vd.Report.of(run.attrs).steps == (2 if begun else 4)
+    np.testing.assert_array_equal(run.c, vd.simulate(MODEL, make_ds(), dt=0.1, steps=4, save_every=2, **QUIET).c)
