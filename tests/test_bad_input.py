@@ -288,6 +288,21 @@ def test_a_full_disk(kind: str, small_disk: Path) -> None:
     np.testing.assert_allclose(resumed.c, whole.c, rtol=1e-12)
 
 
+def test_a_disk_without_room_for_scratch(small_disk: Path) -> None:
+    """A spilled run that can't begin says what it could not write; with more space the same call does it all."""
+    ds, path = make_ds((24, 40, 40)), small_disk / "run.zarr"  # 307 kB a state, its spectrum, and two of a checkpoint
+    assert _mount("-o", "remount,size=1m", str(small_disk))
+    options: dict[str, Any] = {"dt": 0.1, "steps": 2, "memory_limit": THICK, "progress": False}
+    with pytest.raises(OSError, match=r"run\.zarr") as caught:
+        vd.simulate(MODEL, ds, store=path, **options)
+    assert caught.value.errno == errno.ENOSPC
+    assert xr.open_zarr(path).sizes["time"] <= 1
+    assert not list(path.glob(".state/scratch/*"))
+    assert _mount("-o", "remount,size=64m", str(small_disk))
+    run = vd.simulate(MODEL, ds, store=path, **options)
+    assert run.sizes["time"] == 2 and vd.Report.of(run.attrs).steps == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "after"), [("block", 0), ("block", 3), ("chunks", 4), ("spilled", 0), ("spilled", 9), ("spilled", 99)]
 )

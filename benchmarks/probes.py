@@ -1,0 +1,277 @@
+"""Measurements that `scale.py` takes, each in a process of its own: runs, their memory, a bare disk.
+
+Physics: spinodal decomposition, periodic, float32, `vd.models.CahnHilliard`. What is returned are plain numbers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import psutil
+import scipy.fft
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import voxdask as vd
+
+MODEL = vd.models.CahnHilliard(eps=3.0)
+#: Steps that each method can take; how far a step goes is nothing to its cost.
+STEPS = {"imex": 1.0, "rk4": 1e-3, "rkc2": 1e-3}
+#: Bytes of a piece of a start that is made as it is read.
+PIECE_BYTES = 4 << 20
+
+Numbers = dict[str, float]
+
+
+def threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def apart(function: Callable[..., Any], *arguments: Any, cores: int | None = None, **options: Any) -> Any:
+    """What a function returns in a process of its own, on so many cores."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(mine)[: cores or len(mine)])
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            return process.submit(function, *arguments, **options).result()
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def start(shape: Sequence[int]) -> xr.Dataset:
+    """A noisy mixture, in memory."""
+    noise = np.random.default_rng(0).standard_normal(tuple(shape), dtype=np.float32)
+    noise *= np.float32(0.05)
+    noise += np.float32(0.5)
+    return vd.dataset({"c": noise})
+
+
+def lazy_start(shape: Sequence[int]) -> xr.Dataset:
+    """The same kind of mixture, made as it is read, a few rows at a time."""
+    rows = max(1, PIECE_BYTES // (4 * int(np.prod(shape[1:]))))
+
+    def piece(block_info: Any = None) -> np.ndarray:
+        place = block_info[None]
+        noise = np.random.default_rng(place["chunk-location"]).standard_normal(place["chunk-shape"], dtype=np.float32)
+        return np.float32(0.5) + np.float32(0.05) * noise
+
+    chunks = (
+        (rows,) * (shape[0] // rows) + ((shape[0] % rows,) if shape[0] % rows else ()),
+        *((n,) for n in shape[1:]),
+    )
+    return vd.dataset({"c": da.map_blocks(piece, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 3, np.float32))})
+
+
+def step_ns(ds: xr.Dataset, steps: int, stepper: str = "imex", **options: Any) -> float:
+    """Median nanoseconds per voxel and step of a run."""
+    run = vd.simulate(MODEL, ds, dt=STEPS[stepper], steps=steps, stepper=stepper, progress=False, **options)
+    return vd.Report.of(run.attrs).ns_per_voxel_step
+
+
+def pair_ns(ds: xr.Dataset) -> float:
+    """Nanoseconds per voxel of a bare transform and its inverse, by SciPy on all threads."""
+    u, began = ds.c.values, time.perf_counter()
+    modes = scipy.fft.rfftn(u, workers=threads())
+    scipy.fft.irfftn(modes, s=u.shape, workers=threads(), overwrite_x=True)
+    return (time.perf_counter() - began) / u.size * 1e9
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[LocalCluster]:
+    """Processes of one thread each, that only this machine can talk to."""
+    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": ":0", "memory_limit": 0}
+    with LocalCluster(n_workers=workers, threads_per_worker=1, **options) as processes:
+        yield processes
+
+
+def in_memory(size: int, rounds: int, steps: int, workers: int = 2) -> dict[str, list[float]]:
+    """The bare transform pair, block, chunks on threads, and chunks on processes, in turn."""
+    ds = start((size,) * 3)
+    found: dict[str, list[float]] = {"pair": [], "block": [], "chunked": [], "distributed": []}
+    with cluster(workers) as processes:
+        for _ in range(rounds):
+            found["pair"].append(pair_ns(ds))
+            found["block"].append(step_ns(ds, steps))
+            found["chunked"].append(step_ns(ds, steps, chunks=-(-size // (2 * threads()))))
+            with Client(processes):
+                found["distributed"].append(step_ns(ds, steps, chunks=-(-size // workers)))
+    return found
+
+
+def block(shape: Sequence[int], rounds: int, steps: int, stepper: str = "imex", chunked: bool = False) -> float:
+    """A run that holds the field: nanoseconds per voxel and step."""
+    ds, options = start(shape), {"chunks": -(-shape[0] // (2 * threads()))} if chunked else {}
+    return statistics.median(step_ns(ds, steps, stepper, **options) for _ in range(rounds))
+
+
+def distributed(shape: Sequence[int], rounds: int, steps: int, workers: int) -> float:
+    """A run on so many processes."""
+    ds = start(shape)
+    with cluster(workers) as processes, Client(processes):
+        return statistics.median(step_ns(ds, steps, chunks=-(-shape[0] // workers)) for _ in range(rounds))
+
+
+def fits(size: int, registers: int = 1) -> bool:
+    """Whether a block of size^3 voxels does not leave the memory that is free."""
+    return size**3 * 4 * (1 + registers + 1.2) < 0.85 * psutil.virtual_memory().available
+
+
+def memory_now() -> Numbers:
+    """Bytes that are resident: the peak, all, and those that are no page of a file."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    kept = {
+        line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if line.startswith(("VmHWM", "Vm", "Rss"))
+    }
+    return {"peak": kept["VmHWM"], "all": kept["VmRSS"], "anonymous": kept["RssAnon"]}
+
+
+class Peak:
+    """Watches anonymous memory, and asks the system for the peak of all; both above what there was at the start."""
+
+    def __enter__(self) -> Peak:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
+        self.base, self.most, self._over = memory_now(), 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.002):
+            self.most = max(self.most, memory_now()["anonymous"])
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.resident = memory_now()["peak"] - self.base["all"]
+        self.anonymous = self.most - self.base["anonymous"]
+
+
+def spilled(size: int, steps: int, limit: int, folder: str, stepper: str = "imex") -> Numbers:
+    """A spilled run beside the bare disk, with its memory once kernels are there, and what was foreseen."""
+    shape, place = (size,) * 3, {"dir": folder, "prefix": "voxdask-scale-"}
+    small, ds = start((64, 48, 48)), lazy_start(shape)
+    with tempfile.TemporaryDirectory(**place) as warm:
+        least = vd.plan(MODEL, small, stepper=stepper, measure=False).memory_bytes - 1
+        step_ns(small, 2, stepper, memory_limit=least, store=f"{warm}/run.zarr")
+        step_ns(small, 2, stepper)
+    foreseen = vd.plan(MODEL, ds, stepper=stepper, memory_limit=limit, store=f"{folder}/run.zarr")
+    if foreseen.tier != "spilled":
+        raise SystemExit(f"{size}^3 voxels fit into {limit} bytes: the limit is no limit")
+    with tempfile.TemporaryDirectory(**place) as there, Peak() as peak:
+        ns = step_ns(ds, steps, stepper, memory_limit=limit, store=f"{there}/run.zarr")
+    with tempfile.TemporaryDirectory(**place) as there:
+        bare = bare_disk(there, foreseen)
+    return {
+        "ns": ns, "bare_ns": bare / size**3 * 1e9, "resident": peak.resident, "anonymous": peak.anonymous,
+        "projected": foreseen.memory_bytes, "traffic": foreseen.traffic_bytes or 0,
+        "foreseen_ns": (foreseen.step_seconds or 0.0) / size**3 * 1e9, "depth": foreseen.depth, "batch": foreseen.batch,
+        "slab_rows": foreseen.slab_rows, "pencil_columns": foreseen.pencil_columns,
+    }  # fmt: skip
+
+
+def bare_disk(folder: str, plan: vd.Plan) -> float:
+    """Seconds that files of the same number and size take to be read and written as often as in a step, and no more."""
+    problem = plan.problem
+    slabs = -(-problem.shape[0] // plan.slab_rows)
+    crossings = slabs * -(-problem.columns // plan.pencil_columns) if problem.spectral else 0
+    crossing = plan.slab_rows * plan.pencil_columns * problem.mode_bytes
+    spectra = 4 * crossings * crossing  # both sweeps read and write all of them
+    slab = plan.slab_rows * problem.padded_row_bytes
+    times = max(round(((plan.traffic_bytes or 0) - spectra) / (2 * slabs * slab)), 1)
+    kinds = [("slab", slabs, slab, times), ("crossing", crossings, crossing, 2)]
+    local = threading.local()
+
+    def move(item: tuple[str, int, bool]) -> None:
+        name, size, both = item
+        if getattr(local, "buffer", None) is None:
+            local.buffer = np.ones(max(slab, crossing), np.uint8)
+        view = memoryview(local.buffer)[:size]
+        if both:
+            with open(name, "rb", buffering=0) as file:
+                file.readinto(view)
+        with open(name, "r+b" if both else "wb", buffering=0) as file:
+            file.write(view)
+
+    with ThreadPoolExecutor(plan.threads) as pool:
+        for kind, count, size, _ in kinds:
+            list(pool.map(move, [(f"{folder}/{kind}{k}", size, False) for k in range(count)]))
+        began = time.perf_counter()
+        for kind, count, size, repeated in kinds:
+            for _ in range(repeated):
+                list(pool.map(move, [(f"{folder}/{kind}{k}", size, True) for k in range(count)]))
+        return time.perf_counter() - began
+
+
+def foreseen(size: int, steps: int, tier: str, limit: int, folder: str, stepper: str) -> Numbers:
+    """A plan and the run that it is a plan of: time of a step, and memory."""
+    if tier == "spilled":
+        found = spilled(size, steps, limit, folder, stepper)
+        return {"ns": found["ns"], "foreseen_ns": found["foreseen_ns"],
+                "bytes": found["anonymous"], "foreseen_bytes": found["projected"]}  # fmt: skip
+    ds, small = start((size,) * 3), start((64, 48, 48))
+    options: dict[str, Any] = {"chunks": -(-size // (2 * threads()))} if tier == "chunked" else {}
+    plan = vd.plan(MODEL, ds, stepper=stepper, **options)
+    step_ns(small, 2, stepper, **({"chunks": 16} if options else {}))
+    with tempfile.TemporaryDirectory(dir=folder) as there, Peak() as peak:  # frames go to a store, and not to memory
+        ns = step_ns(ds, steps, stepper, store=f"{there}/run.zarr", **options)
+    voxel = (plan.step_seconds or 0.0) / size**3 * 1e9
+    return {"ns": ns, "foreseen_ns": voxel, "bytes": peak.anonymous, "foreseen_bytes": plan.memory_bytes}
+
+
+def long(size: int, steps: int, workers: int) -> dict[str, list[float]]:
+    """A long chunked run, on threads or on processes: resident bytes, seconds and tasks, tenth by tenth."""
+    if not workers:
+        return _long(size, steps, None)
+    with cluster(workers) as processes, Client(processes) as client:
+        return _long(size, steps, client)
+
+
+def _long(size: int, steps: int, client: Client | None) -> dict[str, list[float]]:
+    seen: dict[str, list[float]] = {"seconds": [], "resident": [], "tasks": []}
+    held, over = [0.0], threading.Event()
+
+    def watch() -> None:
+        while client is not None and not over.wait(0.3):
+            held.append(client.run_on_scheduler(_tasks))
+
+    def look(frame: xr.Dataset) -> None:
+        mine = _resident()
+        seen["resident"].append(mine + sum(client.run(_resident).values()) if client else mine)
+        seen["seconds"].append(time.perf_counter())
+        seen["tasks"].append(max(held))
+        held[:] = [0.0]
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        chunks, tenth = -(-size // 4), max(steps // 10, 1)
+        vd.simulate(
+            MODEL, start((size,) * 3), dt=1e-3, steps=10 * tenth, save_every=tenth, chunks=chunks, callbacks=[look],
+            progress=False,
+        )  # fmt: skip
+    finally:
+        over.set()
+        watcher.join()
+    seen["seconds"] = [float(s) for s in np.diff(seen["seconds"])]
+    return {name: values[-10:] for name, values in seen.items()}
+
+
+def _resident() -> float:
+    return float(psutil.Process().memory_info().rss)
+
+
+def _tasks(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)

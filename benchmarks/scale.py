@@ -1,0 +1,256 @@
+"""Which of the targets for large runs are met on this machine?
+
+Physics: spinodal decomposition, periodic, float32, `vd.models.CahnHilliard`, mostly by IMEX steps.
+Cost: about an hour and a half on two cores, 16 GB of memory and 50 GB of disk at the default size, most of it for the
+1024^3 voxels and the long runs; `--size 64` shows in a few minutes that all of it works.
+Command: `python benchmarks/scale.py --peer-python PATH --folder DISK --output scale.json`, for some parts
+`python benchmarks/scale.py --only block spilled`.
+
+| part | question |
+|---|---|
+| block | What does a step cost as a block, chunked, on two processes, beside its transforms and the peer compiled? |
+| spilled | What do 512^3 and 1024^3 voxels under 1 GB cost, beside the disk alone and a block? How much memory? |
+| explicit | What do RK4 and RKC2 cost there, several evaluations in a sweep? |
+| growth | Does a voxel cost more where there are more of them? |
+| long | Do 10,000 steps take ever more memory, time, or tasks? |
+| plan | Does `vd.plan` foresee time and bytes? |
+| scaling | What do two threads or processes gain? |
+
+Every run is in a process of its own, one after the other, all children of this one; figures are medians over rounds in
+which competitors take turns. `--size` is what stands for 256: all sizes and limits follow it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import probes
+from probes import apart, threads
+
+#: Least limit under which a spilled run is asked for: what does not grow with the grid takes most of it.
+LEAST_LIMIT = 40_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure, and what it should be; without a target it is for the record."""
+
+    part: str
+    what: str
+    value: float
+    unit: str = ""
+    target: float | None = None
+    least: bool = False
+
+    @property
+    def verdict(self) -> str:
+        if self.target is None:
+            return ""
+        return "pass" if (self.value >= self.target if self.least else self.value <= self.target) else "FAIL"
+
+    def __str__(self) -> str:
+        bound = "" if self.target is None else f"{'>=' if self.least else '<='} {self.target:.4g} {self.unit}"
+        return f"{self.part:9} {self.what:62} {self.value:10.4g} {self.unit:5} {bound:18} {self.verdict}"
+
+
+Rows = Iterator[Row]
+
+
+def block(options: argparse.Namespace) -> Rows:
+    """Tiers that hold the field, beside the bare transforms and the peer."""
+    n = options.size
+    found = apart(probes.in_memory, n, options.rounds, options.steps)
+    for name, each in found.items():
+        yield Row("block", f"{name}, {n}^3", statistics.median(each), "ns")
+    for name, under, target in (("block", "pair", 1.1), ("chunked", "block", 1.25), ("distributed", "block", 2.0)):
+        yield Row("block", f"{name} / {under}, {n}^3", ratio(found[name], found[under]), "x", target)
+    if compiled := peer(options, "compile"):
+        yield Row("block", f"peer compiled, {n}^3", compiled, "ns")
+        beside = statistics.median([*found["block"], apart(probes.block, (n,) * 3, options.rounds, options.steps)])
+        yield Row("block", f"times faster than the peer compiled, {n}^3", compiled / beside, "x", 3.5, least=True)
+
+
+def spilled(options: argparse.Namespace) -> Rows:
+    """Twice and four times the size under a limit."""
+    eager = peer(options, "eager")
+    if eager:
+        yield Row("spilled", f"peer eager, {options.size}^3", eager, "ns")
+    limit = limit_of(options)
+    arithmetic = apart(probes.block, (2 * options.size,) * 3, options.rounds_large, 3)
+    yield Row("spilled", f"block, {2 * options.size}^3", arithmetic, "ns")
+    for n in (2 * options.size, 4 * options.size):
+        rounds = [apart(probes.spilled, n, 3, limit, options.folder) for _ in range(options.rounds_large)]
+        name, ns = f"{n}^3 under {limit / 1e6:.0f} MB", statistics.median(r["ns"] for r in rounds)
+        yield Row("spilled", f"step, {name}", ns, "ns")
+        yield Row("spilled", f"the disk alone, {name}", statistics.median(r["bare_ns"] for r in rounds), "ns")
+        over = statistics.median(r["ns"] / max(r["bare_ns"], arithmetic) for r in rounds)
+        yield Row("spilled", f"step / the larger of disk and block, {name}", over, "x", 1.5)
+        if eager:
+            yield Row("spilled", f"step / peer eager at {options.size}^3, {name}", ns / eager, "x", 1.0)
+        yield from memory("spilled", name, rounds, limit)
+
+
+def memory(part: str, name: str, rounds: list[dict[str, float]], limit: int) -> Rows:
+    """Peaks above the base, as the system and as a look every few milliseconds have it."""
+    for kind in ("resident", "anonymous"):
+        yield Row(part, f"peak {kind}, {name}", max(r[kind] for r in rounds) / 1e6, "MB", limit / 1e6)
+    worst = max(max(r["resident"], r["anonymous"]) / r["projected"] for r in rounds)
+    yield Row(part, f"peak / projected, {name}", worst, "x", 1.0)
+
+
+def explicit(options: argparse.Namespace) -> Rows:
+    """Methods of several stages, several of them in a sweep."""
+    n = 2 * options.size
+    limit = limit_of(options)
+    for stepper in ("rk4", "rkc2"):
+        at = n if probes.fits(n, 4) else options.size
+        beside, runs = [], []
+        for _ in range(options.rounds_large):
+            beside.append(apart(probes.block, (at,) * 3, 1, 3, stepper))
+            runs.append(apart(probes.spilled, n, 4, limit, options.folder, stepper))
+        name = f"{stepper}, {n}^3 under {limit / 1e6:.0f} MB"
+        where = f"{at}^3" if at == n else f"{at}^3, as {n}^3 does not fit"
+        yield Row("explicit", f"block, {stepper}, {where}", statistics.median(beside), "ns")
+        yield Row("explicit", f"step, {name}", statistics.median(r["ns"] for r in runs), "ns")
+        yield Row("explicit", f"evaluations in a sweep, {name}", runs[0]["depth"])
+        yield Row("explicit", f"step / block, {name}", ratio([r["ns"] for r in runs], beside), "x", 1.3)
+        yield from memory("explicit", name, runs, limit)
+
+
+def growth(options: argparse.Namespace) -> Rows:
+    """The cost of a voxel as there are more of them, tier by tier."""
+    sizes = [options.size // 2, options.size, 2 * options.size, 4 * options.size]
+
+    def run(tier: str, n: int) -> float:
+        rounds = options.rounds if n <= options.size else options.rounds_large
+        if tier == "spilled":
+            limit = limit_of(options, (n / sizes[-1]) ** 3)
+            return statistics.median(apart(probes.spilled, n, 3, limit, options.folder)["ns"] for _ in range(rounds))
+        return apart(probes.block, (n,) * 3, rounds, 3, chunked=tier == "chunked")
+
+    for tier, copies in (("block", 1), ("chunked", 4), ("spilled", 0)):
+        each = {n: run(tier, n) for n in sizes if tier == "spilled" or probes.fits(n, copies)}
+        for n, ns in each.items():
+            yield Row("growth", f"{tier}, {n}^3", ns, "ns")
+        largest = max(each.values()) / each[sizes[0]]
+        yield Row("growth", f"{tier}, the dearest of {', '.join(map(str, each))} / {sizes[0]}", largest, "x", 1.3)
+
+
+def long(options: argparse.Namespace) -> Rows:
+    """Many steps of a small run."""
+    n = max(options.size // 8, 8)
+    for name, workers in (("threads", 0), ("processes", 2)):
+        found = apart(probes.long, n, options.long_steps, workers)
+        seconds, resident, tasks = found["seconds"], found["resident"], found["tasks"]
+        what = f"{options.long_steps} steps of {n}^3 on {name}"
+        for at in (0, 4, 9):
+            yield Row("long", f"resident at {10 * (at + 1)} %, {what}", resident[at] / 1e6, "MB")
+        yield Row("long", f"resident, 100 % / 10 %, {what}", resident[-1] / resident[0], "x", 1.05)
+        yield Row("long", f"a step, first tenth, {what}", seconds[0] / (options.long_steps // 10) * 1e3, "ms")
+        yield Row("long", f"time, last tenth / first, {what}", seconds[-1] / seconds[0], "x", 1.1)
+        if workers:
+            yield Row("long", f"most tasks that the scheduler held, {what}", max(tasks))
+            yield Row("long", f"tasks, second half / first, {what}", max(tasks[5:]) / max(tasks[:5]), "x", 1.2)
+
+
+def plan(options: argparse.Namespace) -> Rows:
+    """Time within 30 %, bytes never exceeded."""
+    limit = limit_of(options, 1 / 4)
+    for tier in ("block", "chunked", "spilled"):
+        n = 2 * options.size if tier == "spilled" else options.size
+        for stepper in ("imex", "rk4"):
+            runs = [
+                apart(probes.foreseen, n, 4, tier, limit, options.folder, stepper) for _ in range(options.rounds_large)
+            ]
+            yield Row("plan", f"step, {tier}, {stepper}, {n}^3", statistics.median(r["ns"] for r in runs), "ns")
+            off = statistics.median(r["foreseen_ns"] / r["ns"] for r in runs)
+            yield Row("plan", f"foreseen / measured time, {tier}, {stepper}, {n}^3", off, "x")
+            yield Row("plan", f"off by, {tier}, {stepper}, {n}^3", abs(off - 1), "x", 0.3)
+            worst = max(r["bytes"] / r["foreseen_bytes"] for r in runs)
+            yield Row("plan", f"measured / foreseen bytes, {tier}, {stepper}, {n}^3", worst, "x", 1.0)
+
+
+def scaling(options: argparse.Namespace) -> Rows:
+    """One and two threads, one and two processes: the same grid, and one that grows with them."""
+    n, most = options.size, threads()
+    run: dict[str, Callable[[tuple[int, ...], int], float]] = {
+        "block": lambda shape, k: apart(probes.block, shape, options.rounds, options.steps, cores=k),
+        "chunked": lambda shape, k: apart(probes.block, shape, options.rounds, options.steps, chunked=True, cores=k),
+        "processes": lambda shape, k: apart(probes.distributed, shape, options.rounds, options.steps, k),
+    }
+    for name, each in run.items():
+        one, half, all_of_them = each((n, n, n), 1), each((n // most, n, n), 1), each((n, n, n), most)
+        yield Row("scaling", f"{name}, 1 of them, {n}^3", one, "ns")
+        yield Row("scaling", f"{name}, {most} of them, {n}^3", all_of_them, "ns")
+        yield Row("scaling", f"{name}, strong: efficiency of {most}, {n}^3", one / (most * all_of_them))
+        yield Row("scaling", f"{name}, weak: efficiency of {most}, {n}^3", half / (most * all_of_them))
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
+    part.__name__: part for part in (block, spilled, explicit, growth, long, plan, scaling)
+}
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """The median of ratios, round by round."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def limit_of(options: argparse.Namespace, share: float = 1.0) -> int:
+    """1 GB at the default size, and for others what is as tight."""
+    return max(int(1e9 * share * (options.size / 256) ** 3), LEAST_LIMIT)
+
+
+def peer(options: argparse.Namespace, mode: str) -> float:
+    """Nanoseconds per voxel of a step of the peer, in a process of its own; 0 without one."""
+    if not options.peer_python:
+        return 0.0
+    script = Path(__file__).with_name("peer_evoxels.py")
+    arguments = ["time", "--size", str(options.size), "--steps", str(options.steps), "--mode", mode, "--json"]
+    command = [options.peer_python, str(script), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(result.stdout.splitlines()[-1])["ns_per_voxel"])
+
+
+def main(argv: list[str] | None = None) -> list[Row]:
+    """Run the parts that are asked for; print a table as it grows, write JSON."""
+    summary, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts (default: all)")
+    parser.add_argument("--size", type=int, default=256, help="voxels along an axis that stand for 256")
+    parser.add_argument("--rounds", type=int, default=5, help="of runs up to that size")
+    parser.add_argument("--rounds-large", type=int, default=2, help="of larger ones")
+    parser.add_argument("--steps", type=int, default=6, help="of runs up to that size")
+    parser.add_argument("--long-steps", type=int, default=10_000, help="of the long runs")
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="on the disk to spill to")
+    parser.add_argument("--peer-python", help="a Python that has evoxels and torch")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args(argv)
+    rows: list[Row] = []
+    for name in options.only:
+        for row in PARTS[name](options):
+            rows.append(row)
+            print(row, flush=True)
+    failed = [row for row in rows if row.verdict == "FAIL"]
+    print(f"\n{sum(row.verdict == 'pass' for row in rows)} targets met, {len(failed)} missed")
+    if options.output:
+        about = {"machine": platform.machine(), "threads": threads(), "size": options.size, "limit": limit_of(options)}
+        libraries = {name: version(name) for name in ("voxdask", "numpy", "scipy", "numba", "dask")}
+        figures = [{**asdict(row), "verdict": row.verdict} for row in rows]
+        options.output.write_text(json.dumps({**about, **libraries, "rows": figures}, indent=1) + "\n")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
