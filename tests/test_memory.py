@@ -45,7 +45,7 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.parametrize(
-    ("stepper", "rows", "limit"), [("imex", 1536, "48MB"), ("rk4", 1536, "48MB"), ("tsit5", 1152, "36MB")]
+    ("stepper", "rows", "limit"), [("imex", 1536, "48MB"), ("rk4", 1536, "48MB"), ("tsit5", 1536, "48MB")]
 )
 def test_spilled_run_stays_below_its_limit(tmp_path, stepper, rows, limit):
     """A field of more than eight times the limit, in a process of its own."""

@@ -31,7 +31,17 @@ def test_readme_shows_a_modest_picture() -> None:
         assert 10_000 < picture.stat().st_size < 300_000
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/design.md", "docs/verification.md"])
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs/design.md",
+    "docs/scaling.md",
+    "docs/verification.md",
+    "benchmarks/README.md",
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):

@@ -73,7 +73,7 @@ class StreamedFields(Deferred):
         self._threads = ThreadPoolExecutor(plan.threads, "voxdask")
         self._io = ThreadPoolExecutor(2, "voxdask-io")
         self._memory = pages(0)
-        self._sweep = lru_cache(maxsize=4)(windows.sweep)
+        self._sweep = lru_cache(maxsize=1)(windows.sweep)  # of many thin slabs it takes a few megabytes
 
     def close(self) -> None:
         """Let the threads go."""
