@@ -88,7 +88,7 @@ def spilled(options: argparse.Namespace) -> Rows:
     arithmetic = apart(probes.block, (2 * options.size,) * 3, options.rounds_large, 3)
     yield Row("spilled", f"block, {2 * options.size}^3", arithmetic, "ns")
     for n in (2 * options.size, 4 * options.size):
-        rounds = [apart(probes.spilled, n, 3, limit, options.folder) for _ in range(options.rounds_large)]
+        rounds = [apart(probes.spilled, n, 4, limit, options.folder) for _ in range(options.rounds_large)]
         name, ns = f"{n}^3 under {limit / 1e6:.0f} MB", statistics.median(r["ns"] for r in rounds)
         yield Row("spilled", f"step, {name}", ns, "ns")
         yield Row("spilled", f"the disk alone, {name}", statistics.median(r["bare_ns"] for r in rounds), "ns")
@@ -134,7 +134,7 @@ def growth(options: argparse.Namespace) -> Rows:
         rounds = options.rounds if n <= options.size else options.rounds_large
         if tier == "spilled":
             limit = limit_of(options, (n / sizes[-1]) ** 3)
-            return statistics.median(apart(probes.spilled, n, 3, limit, options.folder)["ns"] for _ in range(rounds))
+            return statistics.median(apart(probes.spilled, n, 4, limit, options.folder)["ns"] for _ in range(rounds))
         return apart(probes.block, (n,) * 3, rounds, 3, chunked=tier == "chunked")
 
     for tier, copies in (("block", 1), ("chunked", 4), ("spilled", 0)):
