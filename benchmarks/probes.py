@@ -30,7 +30,7 @@ MODEL = vd.models.CahnHilliard(eps=3.0)
 #: Steps that each method can take; how far a step goes is nothing to its cost.
 STEPS = {"imex": 1.0, "rk4": 1e-3, "rkc2": 1e-3}
 #: Bytes of a piece of a start that is made as it is read.
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 1 << 20
 
 Numbers = dict[str, float]
 
@@ -53,10 +53,15 @@ def apart(function: Callable[..., Any], *arguments: Any, cores: int | None = Non
 
 def start(shape: Sequence[int]) -> xr.Dataset:
     """A noisy mixture, in memory."""
-    noise = np.random.default_rng(0).standard_normal(tuple(shape), dtype=np.float32)
+    return vd.dataset({"c": mixture(tuple(shape), 0)})
+
+
+def mixture(shape: tuple[int, ...], seed: Any) -> np.ndarray:
+    """Half and half, with noise; made in one piece of memory."""
+    noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     noise *= np.float32(0.05)
     noise += np.float32(0.5)
-    return vd.dataset({"c": noise})
+    return noise
 
 
 def lazy_start(shape: Sequence[int]) -> xr.Dataset:
@@ -65,8 +70,7 @@ def lazy_start(shape: Sequence[int]) -> xr.Dataset:
 
     def piece(block_info: Any = None) -> np.ndarray:
         place = block_info[None]
-        noise = np.random.default_rng(place["chunk-location"]).standard_normal(place["chunk-shape"], dtype=np.float32)
-        return np.float32(0.5) + np.float32(0.05) * noise
+        return mixture(place["chunk-shape"], place["chunk-location"])
 
     chunks = (
         (rows,) * (shape[0] // rows) + ((shape[0] % rows,) if shape[0] % rows else ()),
