@@ -36,20 +36,25 @@ from voxdask.symbols import (
     y,
     z,
 )
+from voxdask.transport.effective import EffectiveDiffusivity, effective_diffusivity
+from voxdask.transport.tortuosity import Tortuosity, tortuosity
 from voxdask.triple import triple_phase_boundary
 
 __all__ = [
     "Dirichlet",
+    "EffectiveDiffusivity",
     "Grid",
     "Model",
     "Neumann",
     "Report",
+    "Tortuosity",
     "clip",
     "clusters",
     "cos",
     "dataset",
     "div",
     "dot",
+    "effective_diffusivity",
     "exp",
     "face",
     "grad",
@@ -73,6 +78,7 @@ __all__ = [
     "t",
     "tangential_laplace",
     "tanh",
+    "tortuosity",
     "triple_phase_boundary",
     "verify",
     "volume_fractions",

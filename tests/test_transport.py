@@ -1,0 +1,293 @@
+"""Steady transport against SciPy's direct solver, and against what is known in closed form."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import scipy.sparse.linalg
+import xarray as xr
+
+import voxdask as vd
+
+
+def image_of(labels: np.ndarray, **options: Any) -> xr.DataArray:
+    return vd.dataset({"image": labels}, **options).image
+
+
+def random_labels(shape: tuple[int, ...], seed: int = 0, labels: int = 4, fine: bool = False) -> np.ndarray:
+    """Labels in clusters, or noise."""
+    rng = np.random.default_rng(seed)
+    noise = rng.random(shape)
+    if not fine:
+        for axis in range(len(shape)):
+            noise = noise + np.roll(noise, 1, axis)
+    return np.searchsorted(np.quantile(noise, np.arange(1, labels) / labels), noise).astype(np.uint8)
+
+
+def network(values: np.ndarray, spacing: tuple[float, ...], periodic: tuple[bool, ...]) -> tuple[Any, list[Any]]:
+    """The conductances between neighbours as a sparse matrix, and as (voxel, neighbour, conductance) by axis."""
+    index = np.arange(values.size).reshape(values.shape)
+    volume, faces = math.prod(spacing), []
+    for axis, h in enumerate(spacing):
+        if values.shape[axis] == 1:
+            faces.append((np.zeros(0, int), np.zeros(0, int), np.zeros(0)))
+            continue
+        a, b = (np.take(index, range(values.shape[axis]), axis), np.roll(index, -1, axis))
+        if not periodic[axis]:
+            a, b = (np.take(each, range(values.shape[axis] - 1), axis) for each in (a, b))
+        a, b = a.ravel(), b.ravel()
+        va, vb = values.ravel()[a], values.ravel()[b]
+        both = va + vb
+        w = np.divide(2 * va * vb, both, out=np.zeros(len(a)), where=both > 0) * volume / h**2
+        faces.append((a, b, w))
+    a, b, w = (np.concatenate([face[k] for face in faces]) for k in range(3))
+    n = values.size
+    matrix = sp.coo_matrix((np.r_[-w, -w], (np.r_[a, b], np.r_[b, a])), (n, n)).tocsr()
+    return sp.diags(-np.asarray(matrix.sum(1)).ravel()) + matrix, faces
+
+
+def reference_through(values: np.ndarray, axis: int, spacing: tuple[float, ...], sides: bool = False) -> float:
+    """D_eff by a direct solve, held at the outer faces."""
+    periodic = tuple(sides and a != axis for a in range(values.ndim))
+    matrix, _ = network(values, spacing, periodic)
+    index = np.arange(values.size).reshape(values.shape)
+    face = 2 * math.prod(spacing) / spacing[axis] ** 2
+    ends = [np.take(index, i, axis).ravel() for i in (0, -1)]
+    weights = [face * values.ravel()[end] for end in ends]
+    diagonal = np.zeros(values.size)
+    for end, weight in zip(ends, weights, strict=True):
+        np.add.at(diagonal, end, weight)
+    right = np.zeros(values.size)
+    np.add.at(right, ends[1], weights[1])
+    loose = np.asarray(abs(matrix).sum(1)).ravel() + diagonal == 0
+    _, part = sp.csgraph.connected_components(matrix, directed=False)
+    held = np.isin(part, part[diagonal > 0])
+    solved = held & ~loose
+    c = np.zeros(values.size)
+    system = (matrix + sp.diags(diagonal)).tocsr()[solved][:, solved]
+    c[solved] = scipy.sparse.linalg.spsolve(system.tocsc(), right[solved])
+    flux = (weights[0] * c[ends[0]]).sum()
+    length = values.shape[axis] * spacing[axis]
+    return float(flux * length**2 / (values.size * math.prod(spacing)))
+
+
+def reference_tensor(values: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """The tensor under periodic mean gradients, by direct solves."""
+    matrix, faces = network(values, spacing, (True,) * values.ndim)
+    _, part = sp.csgraph.connected_components(matrix, directed=False)
+    first = np.zeros(values.size, bool)
+    first[np.unique(part, return_index=True)[1]] = True  # one voxel of each component is at zero
+    solver = scipy.sparse.linalg.splu(matrix.tocsr()[~first][:, ~first].tocsc())
+    fields = []
+    for j, h in enumerate(spacing):
+        a, b, w = faces[j]
+        right = np.zeros(values.size)
+        np.add.at(right, a, w * h)
+        np.add.at(right, b, -w * h)
+        c = np.zeros(values.size)
+        c[~first] = solver.solve(right[~first])
+        fields.append(c)
+    result = np.zeros((values.ndim, values.ndim))
+    for i, j in itertools.product(range(values.ndim), repeat=2):
+        for axis, (a, b, w) in enumerate(faces):
+            rises = [fields[q][b] - fields[q][a] + (spacing[axis] if q == axis else 0) for q in (i, j)]
+            result[i, j] += (w * rises[0] * rises[1]).sum()
+    return result / (values.size * math.prod(spacing))
+
+
+EXACT: dict[str, Any] = {"dtype": "float64", "tolerance": 1e-13}
+
+
+@pytest.mark.parametrize("direction", ["z", "y", "x"])
+@pytest.mark.parametrize("sides", ["no-flux", "periodic"])
+@pytest.mark.parametrize("fine", [False, True])
+def test_a_direct_solver_gives_the_same_tortuosity(direction: str, sides: Any, fine: bool) -> None:
+    labels, spacing = random_labels((24, 23, 22), labels=2, fine=fine), (1.0, 0.7, 1.3)
+    image = image_of(labels, spacing=spacing)
+    found = vd.tortuosity(image, phase=1, direction=direction, sides=sides, **EXACT)
+    d_eff = reference_through((labels == 1).astype(float), "zyx".index(direction), spacing, sides == "periodic")
+    assert found.d_eff == pytest.approx(d_eff, rel=1e-8)
+    assert found.porosity == pytest.approx((labels == 1).mean())
+    assert found.tau == pytest.approx(found.porosity / d_eff, rel=1e-8)
+    np.testing.assert_allclose(found.flux, d_eff, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 3.0)])
+@pytest.mark.parametrize("table", [(0.0, 1.0, 3.0, 0.2), (1e-3, 1.0, 100.0, 2.0)], ids=["blocked", "contrast"])
+def test_a_direct_solver_gives_the_same_tensor(spacing: tuple[float, ...], table: tuple[float, ...]) -> None:
+    labels = random_labels((24, 24, 24), seed=1)
+    diffusivities = dict(enumerate(table))
+    found = vd.effective_diffusivity(image_of(labels, spacing=spacing), diffusivities=diffusivities, **EXACT)
+    expected = reference_tensor(np.array(table)[labels], spacing)
+    np.testing.assert_allclose(found.tensor, expected, rtol=1e-8, atol=1e-8 * expected.max())
+    assert found.harmonic_mean <= np.linalg.eigvalsh(expected).min()
+    assert found.mean >= np.linalg.eigvalsh(expected).max()
+
+
+@pytest.mark.parametrize("shape", [(24, 17), (9, 30), (24, 1, 13), (13, 2, 5)])
+def test_flat_and_odd_images(shape: tuple[int, ...]) -> None:
+    labels = random_labels(shape, seed=2)
+    dims, spacing = ("z", "y", "x")[-len(shape) :], (1.0,) * len(shape)
+    values = np.array([0.5, 1.0, 3.0, 0.2])[labels]
+    found = vd.effective_diffusivity(image_of(values, dims=dims), boundary="face", directions=dims[0], **EXACT)
+    assert float(found.tensor[0, 0]) == pytest.approx(reference_through(values, 0, spacing), rel=1e-8)
+    assert np.isnan(found.tensor.values).sum() == len(shape) ** 2 - 1
+    periodic = vd.effective_diffusivity(image_of(values, dims=dims), **EXACT)
+    np.testing.assert_allclose(periodic.tensor, reference_tensor(values, spacing), rtol=1e-8, atol=1e-8)
+
+
+def test_single_precision_meets_its_tolerance() -> None:
+    labels = random_labels((40, 40, 40), labels=2, seed=3)
+    d_eff = reference_through((labels == 1).astype(float), 2, (1.0,) * 3)
+    for tolerance in (1e-2, 1e-4, 1e-6):
+        found = vd.tortuosity(image_of(labels), tolerance=tolerance)
+        assert found.converged and found.error <= tolerance
+        assert found.d_eff == pytest.approx(d_eff, rel=tolerance)
+        assert found.d_eff >= d_eff * (1 - 1e-6)  # energies come down
+
+
+def test_uniform_blocks_and_straight_channels() -> None:
+    assert vd.tortuosity(image_of(np.ones((6, 5, 4), np.uint8))).tau == pytest.approx(1, rel=1e-6)
+    channels = np.zeros((6, 7, 8), bool)
+    channels[::2, ::3] = True
+    found = vd.tortuosity(image_of(channels), phase=True)
+    assert found.tau == pytest.approx(1, rel=1e-6)
+    assert found.porosity == found.percolating_porosity == channels.mean()
+
+
+@pytest.mark.parametrize("n", [5, 12, 31])
+def test_the_diagonal_strip(n: int) -> None:
+    image = np.zeros((n, n + 1, n + 1), np.uint8)
+    for i in range(n):
+        image[i, i : i + 2, i : i + 2] = 1
+    found = vd.tortuosity(image_of(image), direction="z", **EXACT)
+    assert found.tau == pytest.approx(4 / n * (2 * n - 3 + 7 / 12), rel=1e-9)
+
+
+def test_laminates() -> None:
+    layers = np.repeat(np.array([0, 1, 1, 2], np.uint8), 4)
+    image = image_of(np.broadcast_to(layers[:, None, None], (16, 6, 5)).copy(), spacing=(2.0, 1.0, 0.5))
+    found = vd.effective_diffusivity(image, diffusivities={0: 1.0, 1: 4.0, 2: 10.0}, **EXACT)
+    across, along = 4 / (1 + 2 / 4 + 1 / 10), (1 + 2 * 4 + 10) / 4
+    np.testing.assert_allclose(found.tensor, np.diag([across, along, along]), atol=1e-10)
+    assert (found.harmonic_mean, found.mean) == pytest.approx((across, along))
+    assert found.fractions == {1.0: 0.25, 4.0: 0.5, 10.0: 0.25}
+
+
+def test_blocked_dead_ends_and_what_floats() -> None:
+    image = np.zeros((8, 8, 8), np.uint8)
+    image[1, 1] = 1  # a channel along x
+    image[4, 4, :5] = 1  # a dead end
+    image[6, 6, 3:5] = 1  # floats
+    found = vd.tortuosity(image_of(image))
+    assert found.d_eff == pytest.approx(8 / 512, rel=1e-6)
+    assert found.porosity == (8 + 5 + 2) / 512 and found.percolating_porosity == 8 / 512
+    assert found.tau == pytest.approx(15 / 8, rel=1e-6)
+    field = found.field.values
+    np.testing.assert_allclose(field[1, 1], (np.arange(8) + 0.5) / 8, atol=1e-6)
+    np.testing.assert_allclose(field[4, 4, :5], 0, atol=1e-4)
+    assert np.isnan(field[6, 6, 3]) and np.isnan(field[0, 0, 0])
+
+    blocked = vd.tortuosity(image_of(image), direction="z")
+    assert math.isinf(blocked.tau) and blocked.d_eff == 0 and blocked.iterations == 0 and blocked.converged
+    assert "no path" in repr(blocked)
+
+
+def test_a_checkerboard_goes_to_the_geometric_mean() -> None:
+    errors = []
+    for cells in (8, 32):
+        square = np.kron(np.indices((2, 2)).sum(0) % 2, np.ones((cells, cells), np.uint8)).astype(np.uint8)
+        image = vd.dataset({"image": square}).image
+        found = vd.effective_diffusivity(image, diffusivities={0: 1.0, 1: 4.0}, **EXACT)
+        errors.append(abs(float(found.tensor[0, 0]) / 2 - 1))
+        assert abs(float(found.tensor[0, 1])) < 1e-10
+    assert errors[1] < 0.02 and errors[1] < errors[0] / 2
+
+
+def test_spheres_at_a_tenth_follow_maxwell() -> None:
+    n, k = 48, 5.0
+    at = (np.arange(n) + 0.5) / n - 0.5
+    radius = (0.1 * 3 / (4 * np.pi)) ** (1 / 3)
+    inside = (at[:, None, None] ** 2 + at[:, None] ** 2 + at**2 < radius**2).astype(np.uint8)
+    found = vd.effective_diffusivity(image_of(inside), diffusivities={0: 1.0, 1: k}, directions="x")
+    share, b = inside.mean(), (k - 1) / (k + 2)
+    assert float(found.tensor.sel(i="x", j="x")) == pytest.approx((1 + 2 * share * b) / (1 - share * b), rel=0.01)
+
+
+def test_ends_at_centres_are_half_a_voxel_closer() -> None:
+    labels = random_labels((12, 11, 10), labels=2, seed=5)
+    labels[[0, -1]] = labels[[1, -2]]
+    found = vd.tortuosity(image_of(labels), direction="z", ends="centre", **EXACT)
+    n, pores = (
+        10,
+        (labels[0] == 1).mean(),
+    )
+    assert 0 < found.d_eff < 1 and found.flux.sizes["z"] == 11
+    np.testing.assert_allclose(found.flux, found.d_eff, rtol=1e-5)
+    assert found.field.sizes["z"] == 10
+    uniform = vd.tortuosity(image_of(np.ones((2, 3, 3), np.uint8)), direction="z", ends="centre")
+    assert uniform.tau == 1
+
+
+def test_fractions_conduct_by_their_share() -> None:
+    share = np.tile([1.0, 0.25], (4, 4, 2))
+    found = vd.tortuosity(image_of(share), phase=None, **EXACT)
+    assert found.porosity == 0.625
+    assert found.d_eff == pytest.approx(1 / (0.5 / 1 + 0.5 / 0.25), rel=1e-9)
+
+
+def test_arrays_of_every_kind_and_spilled_runs_agree(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = random_labels((40, 30, 50), labels=2, seed=6)
+    image = image_of(labels)
+    found = vd.tortuosity(image, direction="y")
+    lazy = vd.tortuosity(image.chunk({"z": 7, "y": 11}), direction="y")
+    assert lazy.d_eff == found.d_eff
+    np.save(tmp_path / "labels.npy", labels)
+    assert vd.tortuosity(tmp_path / "labels.npy", direction="y").d_eff == found.d_eff
+    monkeypatch.setattr("voxdask.transport.arrays._LEAST", 0)
+    spilled = vd.tortuosity(image, direction="y", memory_limit="1MB", store=tmp_path)
+    assert spilled.d_eff == pytest.approx(found.d_eff, rel=1e-6)
+    assert not list(tmp_path.glob("tmp*"))
+    np.testing.assert_allclose(spilled.field.compute(), found.field, atol=1e-3)
+    turned = vd.tortuosity(image.transpose("x", "y", "z"), direction="y")
+    assert turned.d_eff == pytest.approx(found.d_eff, rel=1e-5)
+
+
+def test_bad_input() -> None:
+    image = image_of(random_labels((6, 6, 6), labels=2))
+    with pytest.raises(ValueError, match=r"phase 7 is not in the image, which holds 0, 1"):
+        vd.tortuosity(image, phase=7)
+    with pytest.raises(ValueError, match="direction is 'w'; the image has dims 'z', 'y', 'x'"):
+        vd.tortuosity(image, direction="w")
+    with pytest.raises(ValueError, match="along which the image is one voxel"):
+        vd.tortuosity(image.isel(x=[0]))
+    with pytest.raises(TypeError, match="image has dtype float64; a phase is chosen among labels"):
+        vd.tortuosity(image.astype(float))
+    with pytest.raises(TypeError, match="image is a ndarray"):
+        vd.tortuosity(image.values)
+    with pytest.raises(ValueError, match=r"diffusivities\[1\] is -1.0; a diffusivity is finite and not negative"):
+        vd.effective_diffusivity(image, diffusivities={0: 1.0, 1: -1.0})
+    with pytest.raises(ValueError, match="a diffusivity in image is nan"):
+        vd.effective_diffusivity(image.astype(float).where(image == 1))
+    with pytest.raises(ValueError, match="label 1 of the image has no entry"):
+        vd.effective_diffusivity(image, diffusivities={0: 1.0})
+    with pytest.raises(ValueError, match="a share between 0 and 1 is needed"):
+        vd.tortuosity(image * 3.0, phase=None)
+    with pytest.warns(UserWarning, match="a factor of 20 apart"):
+        vd.tortuosity(image_of(image.values, spacing=(1.0, 1.0, 20.0)))
+    with pytest.warns(RuntimeWarning, match="allow more iterations"):
+        stalled = vd.tortuosity(image_of(random_labels((30, 30, 30), labels=2)), iterations=1, tolerance=1e-6)
+    assert not stalled.converged and stalled.error > 1e-6 and "NOT CONVERGED" in repr(stalled)
+
+
+def test_results_print() -> None:
+    found = vd.tortuosity(image_of(np.ones((4, 4, 4), np.uint8)))
+    assert "tau" in repr(found) and "<table>" in found._repr_html_()
+    tensor = vd.effective_diffusivity(image_of(np.ones((4, 4, 4), np.uint8)), diffusivities={1: 2.0})
+    assert "D[z]" in repr(tensor) and "<table>" in tensor._repr_html_()
+    np.testing.assert_allclose(tensor.tensor, 2 * np.eye(3), atol=1e-12)

@@ -1,0 +1,1 @@
+"""Steady transport in voxel images: tortuosity, effective diffusivity, electrodes."""

@@ -1,0 +1,331 @@
+"""The effective diffusivity tensor of a medium of several phases, or of a field of diffusivities."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from voxdask import backend
+from voxdask.report import PeakMemory
+from voxdask.transport.scan import (
+    Scan,
+    arrays_for,
+    check_limits,
+    labels_in,
+    medium_of,
+    real_dtype,
+    require_labels,
+    warn_of_flat_voxels,
+)
+from voxdask.transport.solver import Solver, Steady
+from voxdask.units import format_bytes, format_seconds
+
+
+@dataclass(frozen=True)
+class EffectiveDiffusivity:
+    r"""What :func:`effective_diffusivity` found.
+
+    Attributes
+    ----------
+    tensor : DataArray, shape (dims, dims)
+        :math:`D_{ij}`: the mean flux along i under a unit mean gradient along j, but for its sign. NaN where it was not
+        asked for; with ends at faces only the diagonal is known.
+    fractions : dict of float to float, or None
+        Share of the voxels by diffusivity, where labels have one each.
+    mean, harmonic_mean : float
+        Of the diffusivities of all voxels: Wiener's bounds, between which every eigenvalue of a tensor with periodic
+        boundaries lies.
+    error : float
+        Largest estimated relative error of the diagonal from stopping the iteration.
+    converged : bool
+    iterations : dict of str to int
+        By direction.
+    boundary : str
+    voxels : int
+    wall_time : float
+        Seconds.
+    peak_memory : int
+        Resident bytes above those at the start.
+    """
+
+    tensor: xr.DataArray
+    fractions: dict[float, float] | None
+    mean: float
+    harmonic_mean: float
+    error: float
+    converged: bool
+    iterations: dict[str, int]
+    boundary: str
+    voxels: int
+    wall_time: float
+    peak_memory: int
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """What a table of the result says."""
+        dims = self.tensor.i.values
+        stopped = "" if self.converged else ", NOT CONVERGED"
+        each = ", ".join(f"{dim}: {n}" for dim, n in self.iterations.items())
+        rows = {f"D[{dim}]": "  ".join(f"{v:12.6g}" for v in self.tensor.sel(i=dim).values) for dim in dims}
+        return {
+            **rows,
+            "bounds": f"{self.harmonic_mean:.6g} (layers across) ... {self.mean:.6g} (layers along)",
+            "solve": f"{each} iterations, error {self.error:.1e}{stopped}",
+            "cost": f"{self.voxels:,} voxels in {format_seconds(self.wall_time)}, {format_bytes(self.peak_memory)}",
+        }
+
+    def __repr__(self) -> str:
+        wide = max(map(len, self.rows))
+        lines = [f"  {name:<{wide}}  {text}" for name, text in self.rows.items()]
+        return "\n".join([f"EffectiveDiffusivity ({self.boundary})", *lines])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.rows.items())
+        return f"<table><caption>Effective diffusivity ({self.boundary})</caption>{cells}</table>"
+
+
+def effective_diffusivity(
+    image: xr.DataArray | str | os.PathLike[str],
+    *,
+    diffusivities: Mapping[int, float] | None = None,
+    directions: str | Sequence[str] = "all",
+    boundary: Literal["periodic", "face"] = "periodic",
+    tolerance: float = 1e-4,
+    iterations: int = 200,
+    dtype: Any = "float32",
+    memory_limit: str | int | None = None,
+    store: str | os.PathLike[str] | None = None,
+) -> EffectiveDiffusivity:
+    r"""Effective diffusivity of a heterogeneous medium.
+
+    .. math::
+
+        \nabla \cdot D (\nabla \chi_j + e_j) = 0, \quad
+        D^\mathrm{eff}_{ij} = \frac{1}{V} \int D\, (\nabla \chi_i + e_i) \cdot (\nabla \chi_j + e_j)
+
+    with periodic :math:`\chi`; or, with ends at faces, of a field held at 0 and 1 there and no flux through the sides.
+    A face between two voxels conducts by the harmonic mean of both, as two layers in series do.
+
+    Parameters
+    ----------
+    image : DataArray or path
+        Labels, of any kind of array; or diffusivities, where `diffusivities` is None.
+    diffusivities : mapping of int to float, optional
+        Diffusivity of each label, in a unit of your choice; 0 where nothing passes.
+    directions : "all", str, or sequence of str, default "all"
+        Dims along which a mean gradient is applied.
+    boundary : {"periodic", "face"}, default "periodic"
+    tolerance : float, default 1e-4
+        Relative error of each diagonal element at which the iteration may end.
+    iterations : int, default 200
+        Most iterations for each direction.
+    dtype : {"float32", "float64"}
+    memory_limit, store
+        As for :func:`voxdask.tortuosity`.
+
+    Returns
+    -------
+    EffectiveDiffusivity
+
+    Raises
+    ------
+    TypeError
+        If `image` is no image, or holds no labels where diffusivities go by label.
+    ValueError
+        If a diffusivity is negative, NaN or infinite, a label of the image has none, or an option is unknown.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the iteration ends before the tolerance is met.
+    UserWarning
+        If voxel sizes differ by more than a factor of ten.
+
+    References
+    ----------
+    Milton (2002), The Theory of Composites, doi:10.1017/CBO9780511613357, section 1.2
+
+    Examples
+    --------
+    Layers: the arithmetic mean along, the harmonic mean across.
+
+    >>> import numpy as np, voxdask as vd
+    >>> layers = vd.dataset({"image": np.tile([0, 0, 1, 1], (4, 1)).astype(np.uint8)}).image
+    >>> found = vd.effective_diffusivity(layers, diffusivities={0: 1.0, 1: 3.0}, dtype="float64", tolerance=1e-9)
+    >>> found.tensor.values.round(6) + 0.0
+    array([[2. , 0. ],
+           [0. , 1.5]])
+    """
+    started = time.perf_counter()
+    scan = Scan.of(image)
+    dims = scan.grid.dims
+    wanted = dims if isinstance(directions, str) and directions == "all" else _directions(directions, dims)
+    if boundary not in ("periodic", "face"):
+        raise ValueError(f"boundary is {boundary!r}; use 'periodic' or 'face'")
+    warn_of_flat_voxels(scan)
+    check_limits(tolerance, iterations)
+    real = real_dtype(dtype)
+    with PeakMemory() as memory:
+        arrays, slabs = arrays_for(scan, real, memory_limit, store, fields=5 + len(wanted))
+        values = _Diffusivities(scan, diffusivities, real)
+        solve = _periodic if boundary == "periodic" else _through
+        tensor, found = solve(scan, values, wanted, arrays, slabs, real, tolerance, iterations)
+    errors = [s.error / s.energy if s.energy else 0.0 for s in found.values()]
+    converged = all(s.converged for s in found.values())
+    if not converged:
+        warnings.warn(
+            f"the relative error of a diagonal element is about {max(errors):.1e}, not {tolerance:.1e}: allow more "
+            "iterations, a larger tolerance, or dtype='float64'",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return EffectiveDiffusivity(
+        tensor=xr.DataArray(values.scale * tensor, {"i": list(dims), "j": list(dims)}, ("i", "j"), "D_eff"),
+        fractions=values.fractions,
+        mean=values.mean,
+        harmonic_mean=values.harmonic_mean,
+        error=max(errors),
+        converged=converged,
+        iterations={dim: s.iterations for dim, s in found.items()},
+        boundary=boundary,
+        voxels=scan.grid.size,
+        wall_time=time.perf_counter() - started,
+        peak_memory=memory.above_base,
+    )
+
+
+def _directions(directions: Any, dims: tuple[str, ...]) -> tuple[str, ...]:
+    named = (directions,) if isinstance(directions, str) else tuple(directions)
+    unknown = [dim for dim in named if dim not in dims]
+    if unknown or not named:
+        raise ValueError(f"directions is {directions!r}; the image has dims {', '.join(map(repr, dims))}")
+    return named
+
+
+class _Diffusivities:
+    """What each value of an image conducts, relative to the most."""
+
+    def __init__(self, scan: Scan, by_label: Mapping[int, float] | None, dtype: np.dtype) -> None:
+        self.scan, self.dtype = scan, dtype
+        self.fractions: dict[float, float] | None = None
+        if by_label is None:
+            self._look()
+            return
+        require_labels(scan.image)
+        for label, value in by_label.items():
+            _require_diffusivity(value, f"diffusivities[{label!r}]")
+        present = labels_in(scan)
+        missing = [label for label in present if int(label) not in by_label]
+        if missing:
+            raise ValueError(f"label {missing[0]} of the image has no entry in diffusivities={dict(by_label)}")
+        self.labels = np.array(sorted(by_label))
+        self.given = np.array([by_label[label] for label in self.labels.tolist()], np.float64)
+        self.scale = float(max(by_label[int(label)] for label in present))
+        self._by_label = True
+        counts = np.zeros(len(self.labels), np.int64)
+        for block in scan.blocks():
+            counts += np.bincount(np.searchsorted(self.labels, block.ravel()), minlength=len(counts))
+        shares = counts / scan.grid.size
+        self.fractions = {}
+        for value, share in zip(self.given.tolist(), shares.tolist(), strict=True):
+            if share:
+                self.fractions[value] = self.fractions.get(value, 0.0) + share
+        self.mean = float(self.given @ shares)
+        conducting = self.given[shares > 0]
+        self.harmonic_mean = float(1 / (shares[shares > 0] / conducting).sum()) if conducting.all() else 0.0
+
+    def _look(self) -> None:
+        """Read a field of diffusivities once, for its largest and its means."""
+        most = total = inverse = 0.0
+        for block in self.scan.blocks():
+            if block.dtype.kind not in "biuf":
+                raise TypeError(f"image has dtype {block.dtype}; diffusivities are real numbers")
+            bad = ~((block >= 0) & np.isfinite(block))
+            if bad.any():
+                _require_diffusivity(block[bad][0], "a diffusivity in image")
+            most, total = max(most, float(block.max())), total + float(block.sum(dtype=np.float64))
+            if inverse < math.inf:
+                inverse = float((1 / block.astype(np.float64)).sum()) + inverse if block.all() else math.inf
+        self.scale, self._by_label = most, False
+        self.mean, self.harmonic_mean = total / self.scan.grid.size, self.scan.grid.size / inverse
+
+    @property
+    def kind(self) -> Any:
+        """Dtype of what conducts: one byte where it does or does not."""
+        return np.uint8 if self._binary else self.dtype
+
+    @property
+    def _binary(self) -> bool:
+        return self._by_label and set(self.given.tolist()) <= {0.0, self.scale}
+
+    def convert(self, block: np.ndarray) -> np.ndarray:
+        """Relative diffusivities of a block of the image."""
+        if not self._by_label:
+            return block / (self.scale or 1.0)
+        relative = self.given / (self.scale or 1.0)
+        return relative[np.searchsorted(self.labels, block)]
+
+
+def _require_diffusivity(value: Any, name: str) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is {float(value)}; a diffusivity is finite and not negative")
+
+
+def _periodic(
+    scan: Scan, values: _Diffusivities, wanted: Sequence[str], arrays: Any, slabs: int, dtype: np.dtype,
+    tolerance: float, iterations: int,
+) -> tuple[np.ndarray, dict[str, Steady]]:  # fmt: skip
+    """Every direction on one medium; mixed elements from the energy of sums of fields."""
+    medium = medium_of(scan, values.convert, values.kind, arrays, dtype, periodic=(True, True, True))
+    solver = Solver(medium, arrays, backend.cpu_count(), slabs)
+    solver.prepare()
+    found, fields, jumps = dict[str, Steady](), dict[str, np.ndarray](), dict[str, np.ndarray]()
+    for dim in wanted:
+        jumps[dim] = scan.jump(dim)
+        solver.x.fill(0)
+        found[dim] = solver.solve(tolerance, iterations, jumps=tuple(jumps[dim]))
+        fields[dim] = arrays.zeros(medium.shape, dtype)
+        solver.keep(fields[dim])
+    dims = scan.grid.dims
+    tensor = np.full((len(dims), len(dims)), np.nan)
+    for dim, steady in found.items():
+        tensor[dims.index(dim), dims.index(dim)] = steady.energy / scan.grid.size
+    for one, two in combinations(wanted, 2):
+        solver.take_sum(fields[one], fields[two])
+        both, _ = solver.true_residual(jumps=tuple(jumps[one] + jumps[two]))
+        i, j = dims.index(one), dims.index(two)
+        tensor[i, j] = tensor[j, i] = (both - found[one].energy - found[two].energy) / (2 * scan.grid.size)
+    return tensor, found
+
+
+def _through(
+    scan: Scan, values: _Diffusivities, wanted: Sequence[str], arrays: Any, slabs: int, dtype: np.dtype,
+    tolerance: float, iterations: int,
+) -> tuple[np.ndarray, dict[str, Steady]]:  # fmt: skip
+    """A medium for each direction, from face to face."""
+    dims, found = scan.grid.dims, dict[str, Steady]()
+    tensor = np.full((len(dims), len(dims)), np.nan)
+    for dim in wanted:
+        turned = scan.along(dim)
+        arrays = arrays.anew()
+        medium = medium_of(turned, values.convert, values.kind, arrays, dtype, ends="face")
+        solver = Solver(medium, arrays, backend.cpu_count(), slabs)
+        n0, n1, n2 = medium.shape
+        if solver.pieces.percolating:
+            solver.prepare()
+            solver.start_linear((0.0, 1.0))
+            found[dim] = solver.solve(tolerance, iterations, (0.0, 1.0))
+        else:
+            found[dim] = Steady(0.0, np.zeros(n0 + 1), 0.0, 0.0, 0, True)
+        tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * n0 / (n1 * n2)
+    return tensor, found

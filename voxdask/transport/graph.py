@@ -1,0 +1,269 @@
+"""Graphs of pieces: their edges as compressed rows, and the loops over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from voxdask.transport.conductance import jit
+from voxdask.transport.parallel import Ranges
+
+
+@dataclass
+class Graph:
+    """A level of the hierarchy: nodes that conduct to each other, and to the ends.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Blocks along each axis.
+    spacing : tuple of float
+        Of the blocks.
+    ptr, col, weight : ndarray
+        Edges of node i are ``ptr[i]:ptr[i + 1]``: the node at the other end, and what the edge conducts.
+    diagonal : ndarray
+        The sum of what a node's edges conduct, and of what it conducts to the ends.
+    end : ndarray
+        What it conducts to the ends; let go once the next level is made.
+    place : ndarray, shape (nodes, 3)
+        Block of each node; let go once the next level is made.
+    parent : ndarray
+        Node of the next level, -1 if it has none.
+    ranges : list of (int, int)
+        Ranges of nodes that threads may work on: those of different ranges have different parents.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    ptr: np.ndarray
+    col: np.ndarray
+    weight: np.ndarray
+    diagonal: np.ndarray
+    end: np.ndarray | None
+    place: np.ndarray | None
+    parent: np.ndarray | None = None
+    ranges: Ranges = ()
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> int:
+        return len(self.diagonal)
+
+
+@jit
+def roots(lo, hi, ptr, col, parent):
+    """Join nodes that an edge connects: afterwards nodes of one component lead to the same root, their first node."""
+    for i in range(lo, hi):
+        for e in range(ptr[i], ptr[i + 1]):
+            if col[e] < i:
+                _join(parent, i, col[e])
+
+
+@jit
+def find(parent, i):
+    """The root of a node."""
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@jit
+def _join(parent, i, j):
+    a, b = find(parent, i), find(parent, j)
+    if a < b:
+        parent[b] = a
+    elif b < a:
+        parent[a] = b
+
+
+@jit
+def diagonals(lo, hi, ptr, weight, end, out):
+    """What nodes conduct in all."""
+    for i in range(lo, hi):
+        s = end[i]
+        for e in range(ptr[i], ptr[i + 1]):
+            s += weight[e]
+        out[i] = s
+
+
+@jit
+def same_block(one, two, halved):
+    """Whether two blocks are in one block of the next level."""
+    a, b, c = halved
+    return one[0] >> a == two[0] >> a and one[1] >> b == two[1] >> b and one[2] >> c == two[2] >> c
+
+
+@jit
+def strongest(lo, hi, ptr, weight, out):
+    """The best edge of every node."""
+    for i in range(lo, hi):
+        s = np.float32(0)
+        for e in range(ptr[i], ptr[i + 1]):
+            s = max(s, weight[e])
+        out[i] = s
+
+
+@jit
+def join_strong(lo, hi, ptr, col, weight, place, halved, strong, best, parent):
+    """Join nodes of one block of the next level that conduct well to each other."""
+    for i in range(lo, hi):
+        for e in range(ptr[i], ptr[i + 1]):
+            j = col[e]
+            if j < i and weight[e] >= strong * max(best[i], best[j]) and same_block(place[i], place[j], halved):
+                _join(parent, i, j)
+
+
+@jit
+def join_single(lo, hi, ptr, col, weight, place, halved, strong, best, size, parent):
+    """Join nodes that are on their own to the one of their block that they conduct to best, if that is well enough."""
+    for i in range(lo, hi):
+        if size[find(parent, i)] > 1:
+            continue
+        to, most = -1, strong * best[i]
+        for e in range(ptr[i], ptr[i + 1]):
+            if weight[e] >= most and same_block(place[i], place[col[e]], halved):
+                to, most = col[e], weight[e]
+        if to >= 0:
+            one, two = find(parent, i), find(parent, to)
+            size[min(one, two)] = size[one] + size[two]
+            _join(parent, one, two)
+
+
+@jit
+def sizes(parent, out):
+    """Nodes of each root."""
+    for i in range(len(parent)):
+        out[find(parent, i)] += 1
+
+
+@jit
+def number_roots(parent, diagonal, place, halved, shape, key):
+    """Write the block of every root, in their order, but for nodes that conduct nothing; returns how many there are."""
+    n = 0
+    for i in range(len(parent)):
+        root = find(parent, i)
+        if diagonal[i] <= 0:
+            continue
+        if root == i:
+            b0, b1, b2 = place[i, 0] >> halved[0], place[i, 1] >> halved[1], place[i, 2] >> halved[2]
+            key[n] = (np.int64(b0) * shape[1] + b1) * shape[2] + b2
+            n += 1
+    return n
+
+
+@jit
+def assign(parent, diagonal, order, out):
+    """The number of every node's root, in a given order of the roots; -1 for nodes that conduct nothing."""
+    n = 0
+    for i in range(len(parent)):
+        if diagonal[i] <= 0:
+            out[i] = -1
+        elif parent[i] == i:
+            out[i] = order[n]
+            n += 1
+        else:
+            out[i] = out[find(parent, i)]
+
+
+@jit
+def members(parent, start, member):
+    """The nodes of each parent, in order: where they start, and themselves."""
+    for i in range(len(parent)):
+        if parent[i] >= 0:
+            start[parent[i] + 1] += 1
+    for c in range(len(start) - 1):
+        start[c + 1] += start[c]
+    place = start[:-1].copy()
+    for i in range(len(parent)):
+        c = parent[i]
+        if c >= 0:
+            member[place[c]] = i
+            place[c] += 1
+
+
+@jit
+def gather(fill, ptr, col, weight, end, place, parent, start, member, place1, halved, ptr1, col1, weight1, end1):
+    """The edges of the next level: counted, or filled in."""
+    nodes = len(start) - 1
+    mark = np.full(nodes, -1, np.int64)
+    half = np.array([0.5 if s else 1.0 for s in halved])
+    edges = 0
+    for c in range(nodes):
+        first = edges
+        ended = 0.0
+        for m in range(start[c], start[c + 1]):
+            i = member[m]
+            ended += end[i]
+            for e in range(ptr[i], ptr[i + 1]):
+                q = parent[col[e]]
+                if q == c or q < 0:
+                    continue
+                if mark[q] < first:
+                    mark[q] = edges
+                    if fill:
+                        col1[edges], weight1[edges] = q, 0
+                    edges += 1
+                if fill:
+                    share = 1.0
+                    for axis in range(3):
+                        if place1[q, axis] != place1[c, axis]:
+                            share = half[axis]
+                    weight1[mark[q]] += weight[e] * share
+        ptr1[c + 1] = edges
+        if fill:
+            end1[c] = ended * half[0]
+
+
+@jit
+def restrict(lo, hi, ptr, col, weight, diagonal, b, x, parent, target):
+    """Add b - A x to the parents."""
+    for i in range(lo, hi):
+        s = b[i] - diagonal[i] * x[i]
+        for e in range(ptr[i], ptr[i + 1]):
+            s += weight[e] * x[col[e]]
+        if parent[i] >= 0:
+            target[parent[i]] += s
+
+
+@jit
+def residual(lo, hi, ptr, col, weight, diagonal, b, x, out):
+    """b - A x."""
+    for i in range(lo, hi):
+        s = b[i] - diagonal[i] * x[i]
+        for e in range(ptr[i], ptr[i + 1]):
+            s += weight[e] * x[col[e]]
+        out[i] = s
+
+
+@jit
+def scaled(lo, hi, omega, diagonal, b, x):
+    """x = omega b / diagonal."""
+    for i in range(lo, hi):
+        x[i] = omega * b[i] / diagonal[i] if diagonal[i] > 0 else b[i] * 0
+
+
+@jit
+def add_from_parent(lo, hi, x, e, parent):
+    """x += P e."""
+    for i in range(lo, hi):
+        if parent[i] >= 0:
+            x[i] += e[parent[i]]
+
+
+@jit
+def smooth(lo, hi, omega, ptr, col, weight, diagonal, b, x, out):
+    """x + omega (b - A x) / diagonal."""
+    for i in range(lo, hi):
+        s = b[i] - diagonal[i] * x[i]
+        for e in range(ptr[i], ptr[i + 1]):
+            s += weight[e] * x[col[e]]
+        out[i] = x[i] + omega * s / diagonal[i] if diagonal[i] > 0 else x[i]
+
+
+@jit
+def add(lo, hi, x, y):
+    """x += y."""
+    for i in range(lo, hi):
+        x[i] += y[i]

@@ -1,0 +1,165 @@
+"""A hierarchy of graphs under a voxel image, and a cycle through it: the preconditioner.
+
+Nodes of a level are merged with those of their block (2 x 2 x 2 blocks of the level before) that they conduct to, and
+only with those. Corrections are constant over merged nodes. That alone would make a coarse level too stiff: the centres
+of merged nodes are twice as far apart, so that an edge across blocks conducts half of what the edges in it do in sum.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from voxdask.transport import graph as loops
+from voxdask.transport.arrays import Arrays
+from voxdask.transport.graph import Graph
+from voxdask.transport.parallel import Workers, even
+from voxdask.transport.pieces import STRONG, halved_axes
+
+#: Damping of Jacobi's sweeps.
+OMEGA = 0.85
+#: A level of at most so many nodes is solved directly.
+_DIRECT = 300
+#: Levels of fewer nodes are worked on by one thread.
+_SMALL = 20_000
+#: Modes below this share of the stiffest belong to components that reach no end; the direct solve leaves them out.
+_NULL = 1e-6
+
+
+class Multigrid:
+    """A preconditioner on a graph: one W-cycle with a damped Jacobi sweep before and after each correction.
+
+    Parameters
+    ----------
+    finest : Graph
+        Its ``end`` and ``place`` are let go.
+    arrays : Arrays
+    workers : Workers
+    slabs : int
+        Ranges that the nodes of a level are worked on in.
+    """
+
+    def __init__(self, finest: Graph, arrays: Arrays, workers: Workers, slabs: int) -> None:
+        self.workers = workers
+        self.levels = [finest]
+        while finest.nodes > _DIRECT and max(finest.shape) > 1:
+            coarser = _coarser(finest, arrays, workers, slabs)
+            if coarser.nodes == finest.nodes and max(coarser.shape) == max(finest.shape):
+                break
+            self.levels.append(coarser)
+            finest = coarser
+        for level in self.levels:
+            level.end = level.place = None
+            for name in ("b", "rest", "x", "smoothed", "sum"):
+                level.vectors[name] = arrays.zeros(level.nodes, level.diagonal.dtype)
+        self.inverse = _inverse(self.levels[-1])
+
+    def solve(self) -> np.ndarray:
+        """What the right-hand side in ``levels[0].vectors["b"]`` gives, roughly: the cycle, twice."""
+        return self._twice(0)
+
+    def _twice(self, number: int) -> np.ndarray:
+        """The cycle, and once more for what it leaves."""
+        level, v = self.levels[number], self.levels[number].vectors
+        if number == len(self.levels) - 1:
+            v["sum"][...] = self.inverse @ v["b"]
+            return v["sum"]
+        first = self._cycle(number, v["b"])
+        v["sum"][...] = first
+        edges = (level.ptr, level.col, level.weight, level.diagonal)
+        self.workers.map(lambda lo, hi: loops.residual(lo, hi, *edges, v["b"], v["sum"], v["rest"]), level.ranges)
+        second = self._cycle(number, v["rest"])
+        self.workers.map(lambda lo, hi: loops.add(lo, hi, v["sum"], second), level.ranges)
+        return v["sum"]
+
+    def _cycle(self, number: int, b: np.ndarray) -> np.ndarray:
+        level, v, coarser = self.levels[number], self.levels[number].vectors, self.levels[number + 1]
+        omega, x, target = level.diagonal.dtype.type(OMEGA), v["x"], coarser.vectors["b"]
+        edges = (level.ptr, level.col, level.weight, level.diagonal)
+        over = self.workers.map
+        over(lambda lo, hi: loops.scaled(lo, hi, omega, level.diagonal, b, x), level.ranges)
+        target[...] = 0
+        over(lambda lo, hi: loops.restrict(lo, hi, *edges, b, x, level.parent, target), level.ranges)
+        correction = self._twice(number + 1)
+        over(lambda lo, hi: loops.add_from_parent(lo, hi, x, correction, level.parent), level.ranges)
+        over(lambda lo, hi: loops.smooth(lo, hi, omega, *edges, b, x, v["smoothed"]), level.ranges)
+        return v["smoothed"]
+
+
+def _coarser(level: Graph, arrays: Arrays, workers: Workers, slabs: int) -> Graph:
+    """Merge nodes."""
+    assert level.end is not None and level.place is not None
+    halved = halved_axes(level.spacing, level.shape)
+    shape = tuple(-(-n // (1 + s)) for n, s in zip(level.shape, halved, strict=True))
+    n, edges = level.nodes, (level.ptr, level.col, level.weight)
+    best, parent = np.empty(n, level.weight.dtype), np.arange(n, dtype=np.int32)
+    loops.strongest(0, n, level.ptr, level.weight, best)
+    loops.join_strong(0, n, *edges, level.place, halved, STRONG, best, parent)
+    size = np.zeros(n, np.int32)
+    loops.sizes(parent, size)
+    loops.join_single(0, n, *edges, level.place, halved, STRONG, best, size, parent)
+    del best, size
+    keys = np.empty(n, np.int64)
+    count = loops.number_roots(parent, level.diagonal, level.place, halved, shape, keys)
+    keys = keys[:count]
+    order = np.argsort(keys, kind="stable")
+    rank = np.empty(count, np.int32)
+    rank[order] = np.arange(count, dtype=np.int32)
+    keys = keys[order]
+    level.parent = arrays.zeros(n, np.int32)
+    loops.assign(parent, level.diagonal, rank, level.parent)
+    del parent, order, rank
+    place = arrays.zeros((count, 3), np.int16)
+    place[:, 2], place[:, 1], place[:, 0] = keys % shape[2], keys // shape[2] % shape[1], keys // (shape[1] * shape[2])
+    del keys
+    start, member = _members(level.parent, count)
+    ptr, end = arrays.zeros(count + 1, np.int32), arrays.zeros(count, level.weight.dtype)
+    col, weight = np.zeros(0, np.int32), np.zeros(0, level.weight.dtype)
+
+    def gather(fill: bool) -> None:
+        loops.gather(
+            fill, *edges, level.end, level.place, level.parent, start, member, place, halved, ptr, col, weight, end
+        )
+
+    gather(False)
+    col, weight = arrays.zeros(int(ptr[-1]), np.int32), arrays.zeros(int(ptr[-1]), level.weight.dtype)
+    gather(True)
+    diagonal = arrays.zeros(count, level.weight.dtype)
+    loops.diagonals(0, count, ptr, weight, end, diagonal)
+    level.ranges = _ranges(level, halved[0], slabs if n > _SMALL else 1)
+    spacing = tuple(h * (1 + s) for h, s in zip(level.spacing, halved, strict=True))
+    return Graph(shape, spacing, ptr, col, weight, diagonal, end, place)
+
+
+def _members(parent: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes of each parent: where they start, and themselves."""
+    start = np.zeros(count + 1, np.int32)
+    member = np.empty(len(parent), np.int32)
+    loops.members(parent, start, member)
+    return start, member
+
+
+def _ranges(level: Graph, halved: int, slabs: int) -> list[tuple[int, int]]:
+    """Ranges of nodes, in whole layers of the next level's blocks."""
+    assert level.place is not None
+    layers = np.array([b for _, b in even(level.shape[0], slabs, 1 + halved)][:-1], int)
+    cuts = [0, *map(int, np.searchsorted(level.place[:, 0], layers)), level.nodes]
+    return [(a, b) for a, b in itertools.pairwise(cuts) if a < b] or [(0, 0)]
+
+
+def _inverse(level: Graph) -> np.ndarray:
+    """The inverse of the coarsest level's matrix, but for what reaches no end."""
+    n = level.nodes
+    matrix = np.diag(level.diagonal.astype(np.float64))
+    row = np.repeat(np.arange(n), np.diff(level.ptr))
+    np.subtract.at(matrix, (row, level.col), level.weight)
+    scale = np.zeros(n)
+    conducting = level.diagonal > 0
+    scale[conducting] = level.diagonal[conducting].astype(np.float64) ** -0.5
+    matrix *= scale[:, None] * scale
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    inverse = np.zeros(n)
+    inverse[values > _NULL] = 1 / values[values > _NULL]
+    result: np.ndarray = ((vectors * inverse) @ vectors.T * scale[:, None] * scale).astype(level.diagonal.dtype)
+    return result

@@ -1,0 +1,232 @@
+"""From an image of any kind to what conducts in it, the direction of the flow first; a few rows at a time."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import xarray as xr
+
+from voxdask import backend
+from voxdask.grid import Grid
+from voxdask.images import open_image
+from voxdask.inputs import reader
+from voxdask.transport.arrays import Arrays
+from voxdask.transport.medium import Medium
+from voxdask.units import format_bytes, parse_bytes
+
+#: Bytes per voxel that a solve takes beside its fields: image, pieces, and the graphs below them.
+_VOXEL_BYTES = 14
+#: The share of the limit that slabs of a solve from files may have at hand.
+_AT_HAND = 0.25
+#: Voxel sizes further apart than this are worth a warning.
+_ANISOTROPY = 10.0
+#: Voxels that are read at once.
+_READ = 1 << 22
+#: Memory for chunks of a lazy image that are kept until all their rows are read.
+_CHUNKS = 1 << 29
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image, and how its axes are those of a solve.
+
+    Attributes
+    ----------
+    image : DataArray
+    grid : Grid
+    order : tuple of int
+        Axes of the image, the direction of the flow first; of one or two dims, axes of one voxel come in between.
+    """
+
+    image: xr.DataArray
+    grid: Grid
+    order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, image: Any, direction: str | None = None) -> Scan:
+        """Open an image, or take one; TypeError or ValueError if it is none."""
+        if isinstance(image, str | os.PathLike):
+            image = open_image(image).image
+        if not isinstance(image, xr.DataArray):
+            raise TypeError(
+                f"image is a {type(image).__name__}; give a path, or a DataArray such as vd.open_image(path).image "
+                '(of an array: vd.dataset({"image": array}).image)'
+            )
+        grid = Grid.from_dataset(image)
+        if set(image.dims) != set(grid.dims):
+            raise ValueError(f"image has dims {image.dims}; choose a frame, so that {grid.dims} are left")
+        image = image.transpose(*grid.dims)
+        if direction is None:
+            direction = grid.dims[0]
+        if direction not in grid.dims:
+            raise ValueError(f"direction is {direction!r}; the image has dims {', '.join(map(repr, grid.dims))}")
+        first = grid.axis(direction)
+        return cls(image, grid, (first, *(a for a in range(grid.ndim) if a != first)))
+
+    @property
+    def direction(self) -> str:
+        return self.grid.dims[self.order[0]]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along the axes of the solve."""
+        first, *others = (self.grid.shape[a] for a in self.order)
+        padded = (1,) * (3 - self.grid.ndim)
+        n0, n1, n2 = first, *padded, *others
+        return n0, n1, n2
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along the axes of the solve."""
+        first, *others = (self.grid.spacing[a] for a in self.order)
+        padded = (first,) * (3 - self.grid.ndim)
+        h0, h1, h2 = first, *padded, *others
+        return h0, h1, h2
+
+    @property
+    def factors(self) -> tuple[float, float, float]:
+        """(h0 / h)^2 of each axis."""
+        h0, h1, h2 = self.spacing
+        return 1.0, (h0 / h1) ** 2, (h0 / h2) ** 2
+
+    def as_image(self, solved: np.ndarray) -> np.ndarray:
+        """A view of an array of the solve, with the axes of the image."""
+        drop = 3 - self.grid.ndim
+        flat = solved.reshape(solved.shape[:1] + solved.shape[1 + drop :])
+        view: np.ndarray = flat.transpose(np.argsort(self.order))
+        return view
+
+    def along(self, direction: str) -> Scan:
+        """The same image, with another direction of the flow."""
+        first = self.grid.axis(direction)
+        return Scan(self.image, self.grid, (first, *(a for a in range(self.grid.ndim) if a != first)))
+
+    def jump(self, dim: str) -> np.ndarray:
+        """What a field of unit gradient along a dim rises by across a face of each axis, in units of the first."""
+        order = [self.grid.dims[a] for a in self.order]
+        axis = 0 if order[0] == dim else order.index(dim) + 3 - self.grid.ndim
+        return np.eye(3)[axis] * self.spacing[axis] / self.spacing[0]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The image's values, a few rows at a time."""
+        read = reader(self.image.data, _CHUNKS)
+        for lo, hi in self._rows():
+            yield backend.to_host(read(lo, hi))
+
+    def _rows(self) -> list[tuple[int, int]]:
+        rows, size = max(1, _READ // max(1, math.prod(self.grid.shape[1:]))), self.grid.shape[0]
+        return [(lo, min(lo + rows, size)) for lo in range(0, size, rows)]
+
+    def read(self, convert: Callable[[np.ndarray], np.ndarray], out: np.ndarray) -> None:
+        """Fill an array of the solve with what becomes of the image's values."""
+        view = self.as_image(out)
+        for (lo, hi), block in zip(self._rows(), self.blocks(), strict=True):
+            view[lo:hi] = convert(block)
+
+
+def medium_of(
+    scan: Scan, convert: Callable[[np.ndarray], np.ndarray], kind: Any, arrays: Arrays, dtype: Any, *,
+    periodic: tuple[bool, bool, bool] = (False, False, False), ends: str | None = None,
+) -> Medium:  # fmt: skip
+    """Read a medium: held at faces of the first and last layer, at their centres, or with no ends."""
+    n0, n1, n2 = scan.shape
+    values = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), kind)
+    scan.read(convert, values[1:-1, 1:-1, 1:-1])
+    held = np.zeros((2, n1, n2), dtype)
+    if ends == "face":
+        held[0], held[1] = (2 * values[h, 1:-1, 1:-1].astype(dtype) for h in (1, -2))
+    elif ends == "centre":
+        for side, (one, two) in enumerate(((1, 2), (-2, -3))):
+            a, b = (values[h, 1:-1, 1:-1].astype(dtype) for h in (one, two))
+            both = a + b
+            held[side] = np.divide(2 * a * b, both, out=np.zeros_like(a), where=both > 0)
+        values = values[1:-1]
+        values[0] = values[-1] = 0
+    shape = values.shape
+    flat = tuple(p and n > 3 for p, n in zip(periodic, shape, strict=True))
+    medium = Medium(values, held, scan.factors, flat)  # type: ignore[arg-type]
+    medium.wrap()
+    return medium
+
+
+def chosen(phase: Any) -> tuple[int, ...]:
+    """The labels that a caller named; TypeError if they are none."""
+    labels = phase if isinstance(phase, tuple | list | np.ndarray) else [phase]
+    if not len(labels) or not all(isinstance(label, int | np.integer | np.bool_) for label in labels):
+        raise TypeError(f"phase is {phase!r}; give a label, which is a whole number, or several")
+    return tuple(int(label) for label in labels)
+
+
+def require_labels(image: xr.DataArray) -> None:
+    """TypeError unless an image holds labels."""
+    if image.dtype.kind not in "biu":
+        raise TypeError(
+            f"image has dtype {image.dtype}; a phase is chosen among labels, which are integers or truth values (of "
+            "grey values: image > threshold; of labels in floats: image.astype(int); of fractions: phase=None)"
+        )
+
+
+def labels_in(scan: Scan) -> list[int]:
+    """All labels of an image, rising."""
+    found: set[int] = set()
+    for block in scan.blocks():
+        found.update(np.unique(block).tolist())
+    return sorted(map(int, found))
+
+
+def arrays_for(
+    scan: Scan, dtype: np.dtype, memory_limit: str | int | None, store: Any, *, fields: int = 4
+) -> tuple[Arrays, int]:
+    """Where the arrays of a solve go, and how many slabs it takes."""
+    threads = backend.cpu_count()
+    limit = parse_bytes(memory_limit) if memory_limit is not None else int(0.8 * psutil.virtual_memory().available)
+    needed = (_VOXEL_BYTES + fields * dtype.itemsize) * scan.grid.size
+    if needed <= limit:
+        return Arrays(), 2 * threads if threads > 1 else 1
+    folder = os.fspath(store) if store is not None else tempfile.gettempdir()
+    if not os.path.isdir(folder):
+        raise ValueError(f"store is {folder!r}, which is no folder")
+    slabs = math.ceil(needed * threads / (_AT_HAND * limit))
+    most = max(scan.shape[0] // 4, 1)
+    if slabs > 4 * most:
+        least = needed * threads / (_AT_HAND * 4 * most)
+        raise MemoryError(
+            f"memory_limit is {format_bytes(limit)}; slabs of four layers need {format_bytes(int(least))}"
+        )
+    return Arrays(folder), min(slabs, most)
+
+
+def real_dtype(dtype: Any) -> np.dtype:
+    """Single or double precision; ValueError if it is neither."""
+    real: np.dtype = np.dtype(dtype)
+    if real not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(f"dtype is {dtype!r}; use 'float32' or 'float64'")
+    return real
+
+
+def check_limits(tolerance: float, iterations: int) -> None:
+    """ValueError unless an iteration can end."""
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance!r}; give a relative error between 0 and 1")
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ValueError(f"iterations is {iterations!r}; give a positive whole number")
+
+
+def warn_of_flat_voxels(scan: Scan) -> None:
+    """Warn if voxel sizes are far apart."""
+    least, most = min(scan.grid.spacing), max(scan.grid.spacing)
+    if most > _ANISOTROPY * least:
+        warnings.warn(
+            f"voxels measure {' x '.join(f'{h:g}' for h in scan.grid.spacing)}, a factor of {most / least:.3g} apart: "
+            "the result is no better than the coarsest; is the voxel size right?",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,248 @@
+"""Conjugate gradients on a voxel image, preconditioned by one sweep of smoothing around a cycle on graphs of pieces.
+
+An iteration makes three passes over the voxels. What it gains in energy is known before anything is read again, so that
+the energy of a steady field, which is its effective diffusivity, is followed as the iteration goes on.
+
+References
+----------
+Hestenes, M. R. & Stiefel, E. Methods of conjugate gradients for solving linear systems. J. Res. Natl. Bur. Stand. 49,
+409 (1952), doi:10.6028/jres.049.044. Golub, G. H. & Strakos, Z. Estimates in quadratic formulas. Numer. Algorithms 8,
+241 (1994), doi:10.1007/BF02142693: the energy that is left, from what each step gains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from voxdask.transport import sweeps
+from voxdask.transport.arrays import Arrays
+from voxdask.transport.medium import Medium
+from voxdask.transport.multigrid import OMEGA, Multigrid
+from voxdask.transport.parallel import Workers, even
+from voxdask.transport.pieces import Pieces, cut
+
+#: The smallest eigenvalue of the preconditioned operator is taken to be no larger than this, whatever Ritz values say.
+_LEAST = 0.4
+#: Corrections from a true residual, before a solve is said to stall.
+_RESTARTS = 4
+
+
+@dataclass(frozen=True)
+class Steady:
+    """What was found.
+
+    Attributes
+    ----------
+    energy : float
+        The sum of w (difference)^2 of the field, from differences in double precision.
+    flux : ndarray
+        Through every layer of faces along the first axis.
+    error : float
+        Estimated error of `energy`, from the true residual.
+    residual : float
+        Norm of the true residual relative to that at the start.
+    iterations : int
+    converged : bool
+    """
+
+    energy: float
+    flux: np.ndarray
+    error: float
+    residual: float
+    iterations: int
+    converged: bool
+
+
+class Solver:
+    """Solves on one medium, for any number of right-hand sides.
+
+    Parameters
+    ----------
+    medium : Medium
+        Voxels that are connected to no end of it, where it has ends, are cleared.
+    arrays : Arrays
+    threads : int
+    slabs : int
+        How many slabs the voxels are cut into; at least one for each thread.
+
+    Attributes
+    ----------
+    pieces : Pieces
+    x : ndarray
+        The field.
+    """
+
+    def __init__(self, medium: Medium, arrays: Arrays, threads: int, slabs: int) -> None:
+        self.medium, self.arrays = medium, arrays
+        self.workers = Workers(threads, arrays)
+        self.pieces: Pieces = cut(medium, arrays, self.workers, slabs)
+        self.ranges = even(medium.shape[0], slabs, 1 + self.pieces.halved[0])
+        self._multigrid: Multigrid | None = None
+        self._slabs = slabs
+
+    def prepare(self) -> None:
+        """Make the hierarchy and the fields; a medium that nothing passes through needs neither."""
+        medium, arrays = self.medium, self.arrays
+        self._multigrid = Multigrid(self.pieces.graph, arrays, self.workers, self._slabs)
+        n0, n1, n2 = medium.shape
+        self.x, self._r, self._z = (arrays.zeros(medium.shape, medium.dtype) for _ in range(3))
+        self._p = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), medium.dtype)
+
+    def start_linear(self, held: tuple[float, float]) -> None:
+        """Let the field rise along the first axis from one end to the other."""
+        n0 = self.medium.shape[0]
+        conducting = self.medium.values[1:-1, 1:-1, 1:-1]
+        rise = held[0] + (held[1] - held[0]) * (np.arange(n0) + 0.5) / n0
+
+        def fill(lo: int, hi: int) -> None:
+            for h in range(lo, hi):
+                np.multiply(conducting[h] > 0, rise[h], out=self.x[h], casting="unsafe")
+
+        self.workers.map(fill, self.ranges)
+
+    def keep(self, out: np.ndarray) -> None:
+        """Copy the field."""
+        self.workers.map(lambda lo, hi: np.copyto(out[lo:hi], self.x[lo:hi]), self.ranges)
+
+    def take_sum(self, one: np.ndarray, two: np.ndarray) -> None:
+        """Let the field be the sum of two."""
+        self.workers.map(lambda lo, hi: np.add(one[lo:hi], two[lo:hi], out=self.x[lo:hi]), self.ranges)
+
+    def true_residual(
+        self, held: tuple[float, float] = (0.0, 0.0), jumps: tuple[float, ...] = (0.0, 0.0, 0.0)
+    ) -> tuple[float, np.ndarray]:
+        """Write the residual from differences; returns the energy, and the flux through layers along the first axis."""
+        m, flux = self.medium, np.zeros(self.medium.shape[0] + 1)
+        given = (m.values, m.ends, *map(float, m.weights), m.periodic, held, jumps, flux)
+        found = self.workers.map(
+            lambda lo, hi: sweeps.true_residual_sweep(lo, hi, self.x, self._r, *given), self.ranges
+        )
+        return sum(found), flux
+
+    def solve(
+        self,
+        tolerance: float,
+        most: int,
+        held: tuple[float, float] = (0.0, 0.0),
+        jumps: tuple[float, ...] = (0.0, 0.0, 0.0),
+        say: Callable[[int, float, float], None] | None = None,
+    ) -> Steady:
+        """From the field as it is, to one whose energy is off by no more than a share.
+
+        Parameters
+        ----------
+        tolerance : float
+            Of the energy.
+        most : int
+            Iterations.
+        held : tuple of float
+            What the ends are held at.
+        jumps : tuple of float
+            What the field rises by, beside itself, across a face of each axis.
+        say : callable, optional
+            Told, at every iteration, its number, the energy and the error that is left.
+        """
+        energy, flux = self.true_residual(held, jumps)
+        iterations = 0
+        first: float | None = None
+        error, least = np.inf, _LEAST
+        for _ in range(_RESTARTS):
+            run = _Run(self)
+            squares = run.precondition()
+            first = squares if first is None else first
+            error = run.product / least
+            if squares == 0 or (iterations and error <= tolerance * energy):
+                break
+            if iterations >= most:
+                break
+            while True:
+                run.turn()
+                iterations += 1
+                energy -= run.gain
+                squares = run.precondition()
+                least = min(run.smallest_ritz(), _LEAST)
+                error = run.product / least
+                if say is not None:
+                    say(iterations, energy, error)
+                if (error <= 0.5 * tolerance * energy and run.turns >= 2) or iterations >= most or squares == 0:
+                    break
+            run.finish()
+            energy, flux = self.true_residual(held, jumps)
+        converged = bool(error <= tolerance * energy or squares == 0)
+        return Steady(energy, flux, error, (squares / (first or 1.0)) ** 0.5, iterations, converged)
+
+
+class _Run:
+    """Iterations from one residual on."""
+
+    def __init__(self, solver: Solver) -> None:
+        self.solver, self.medium = solver, solver.medium
+        real = self.medium.dtype.type
+        self.omega, self.zero = real(OMEGA), real(0)
+        self.step = 0.0
+        self.product = self.gain = 0.0
+        self.turns = 0
+        self._last = 0.0
+        self._steps: list[float] = []
+        self._products: list[float] = []
+        solver._p.fill(0)
+
+    def precondition(self) -> float:
+        """r -= step A p and z = B r; sets (r, z), and returns (r, r)."""
+        s, m, real = self.solver, self.medium, self.medium.dtype.type
+        assert s._multigrid is not None
+        level = s._multigrid.levels[0]
+        target = level.vectors["b"]
+        target.fill(0)
+        around = (m.values, m.ends, *m.weights, m.periodic, s.pieces.piece, s.pieces.base, s.pieces.halved)
+        over, step = s.workers.map, real(self.step)
+        squares = sum(
+            over(lambda lo, hi: sweeps.residual_sweep(lo, hi, step, self.omega, s._p, s._r, *around, target), s.ranges)
+        )
+        for lo, hi in s.ranges:
+            for h in sorted({lo, hi - 1}):
+                sweeps.residual_seam(h, self.omega, s._r, *around, target)
+        e = s._multigrid.solve()
+        self._last = self.product
+        self.product = sum(
+            over(lambda lo, hi: sweeps.correction_sweep(lo, hi, self.omega, s._r, s._z, *around, e), s.ranges)
+        )
+        return float(squares)
+
+    def turn(self) -> None:
+        """Choose the next direction, and the step along it."""
+        s, m, real = self.solver, self.medium, self.medium.dtype.type
+        turn = self.product / self._last if self.turns else 0.0
+        given = (real(self.step), real(turn), s.x, s._z, s._p, m.values, m.ends, *m.weights, m.periodic)
+        curvature = sum(s.workers.map(lambda lo, hi: sweeps.direction_sweep(lo, hi, *given), s.ranges))
+        if m.periodic[0]:
+            s._p[0], s._p[-1] = s._p[-2], s._p[1]
+        for _, hi in s.ranges:
+            curvature += sweeps.direction_seam(hi - 1, s._p, m.values, m.weights[0])
+        self.step = self.product / curvature
+        self.gain = self.step * self.product
+        self.turns += 1
+        self._steps.append(self.step)
+        self._products.append(self.product)
+
+    def finish(self) -> None:
+        """Take the last step."""
+        s, step = self.solver, self.medium.dtype.type(self.step)
+
+        def add(lo: int, hi: int) -> None:
+            for h in range(lo, hi):
+                s.x[h] += step * s._p[h + 1, 1:-1, 1:-1]
+
+        s.workers.map(add, s.ranges)
+
+    def smallest_ritz(self) -> float:
+        """The smallest eigenvalue that the directions so far know of."""
+        steps, products = np.array(self._steps), np.array(self._products)
+        turns = products[1:] / products[:-1]
+        diagonal = 1 / steps
+        diagonal[1:] += turns / steps[:-1]
+        beside = np.sqrt(turns) / steps[:-1]
+        return float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))[0])

@@ -1,0 +1,350 @@
+"""Tortuosity of a phase in a voxel image, and its effective diffusivity along one direction."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import time
+import uuid
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from voxdask import backend
+from voxdask.report import PeakMemory
+from voxdask.transport.arrays import Arrays
+from voxdask.transport.medium import Medium
+from voxdask.transport.scan import (
+    Scan,
+    arrays_for,
+    check_limits,
+    chosen,
+    labels_in,
+    medium_of,
+    real_dtype,
+    require_labels,
+    warn_of_flat_voxels,
+)
+from voxdask.transport.solver import Solver, Steady
+from voxdask.units import format_bytes, format_seconds
+
+
+@dataclass(frozen=True)
+class Tortuosity:
+    r"""What :func:`tortuosity` found.
+
+    Attributes
+    ----------
+    tau : float
+        Tortuosity factor, porosity times D over `d_eff`; infinite if nothing passes.
+    d_eff : float
+        Effective diffusivity, relative to that of the phase.
+    porosity : float
+        Share of all voxels that are of the phase.
+    percolating_porosity : float
+        Share of the voxels between the ends that are connected to both.
+    error : float
+        Estimated relative error of `tau` and `d_eff` from stopping the iteration, not from the size of voxels.
+    converged : bool
+        Whether that is within the tolerance.
+    iterations : int
+    residual : float
+        Norm of the true residual relative to that at the start.
+    flux : DataArray
+        Mean flux through each layer of faces along the direction, in units of D times the mean gradient: `d_eff` each,
+        once converged.
+    profile : DataArray
+        Tortuosity factor between the centres of neighbouring layers, from their mean concentrations.
+    field : DataArray
+        Steady concentration, from 0 at the first end to 1 at the last; NaN where nothing conducts. Lazy if spilled.
+    direction, ends : str
+    voxels : int
+    wall_time : float
+        Seconds.
+    peak_memory : int
+        Resident bytes above those at the start.
+    """
+
+    tau: float
+    d_eff: float
+    porosity: float
+    percolating_porosity: float
+    error: float
+    converged: bool
+    iterations: int
+    residual: float
+    flux: xr.DataArray
+    profile: xr.DataArray
+    field: xr.DataArray
+    direction: str
+    ends: str
+    voxels: int
+    wall_time: float
+    peak_memory: int
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """What a table of the result says."""
+        spread = float(np.ptp(self.flux.values) / self.flux.mean()) if self.d_eff else 0.0
+        stopped = "" if self.converged else ", NOT CONVERGED"
+        return {
+            "tau": f"{self.tau:.5g} ± {self.error * self.tau:.1g}" if self.d_eff else "infinite: no path",
+            "d_eff": f"{self.d_eff:.5g}",
+            "porosity": f"{self.porosity:.4f}, percolating {self.percolating_porosity:.4f}",
+            "direction": f"{self.direction}, ends at {self.ends}s",
+            "solve": f"{self.iterations} iterations, residual {self.residual:.1e}{stopped}",
+            "flux": f"layers within {spread:.1e}",
+            "cost": f"{self.voxels:,} voxels in {format_seconds(self.wall_time)}, {format_bytes(self.peak_memory)}",
+        }
+
+    def __repr__(self) -> str:
+        rows = self.rows
+        wide = max(map(len, rows))
+        return "\n".join(["Tortuosity", *(f"  {name:<{wide}}  {text}" for name, text in rows.items())])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.rows.items())
+        return f"<table><caption>Tortuosity</caption>{cells}</table>"
+
+
+def tortuosity(
+    image: xr.DataArray | str | os.PathLike[str],
+    *,
+    phase: int | tuple[int, ...] | None = 1,
+    direction: str = "x",
+    sides: Literal["no-flux", "periodic"] = "no-flux",
+    ends: Literal["face", "centre"] = "face",
+    tolerance: float = 1e-4,
+    iterations: int = 100,
+    dtype: Any = "float32",
+    memory_limit: str | int | None = None,
+    store: str | os.PathLike[str] | None = None,
+) -> Tortuosity:
+    r"""Tortuosity factor of a phase from steady diffusion through a segmented image.
+
+    .. math::
+
+        \nabla \cdot (D \nabla c) = 0, \quad c = 0 \text{ and } 1 \text{ at the ends}, \quad
+        D_\mathrm{eff} = \frac{1}{V} \int D\, |L \nabla c|^2, \quad \tau = \frac{\varepsilon D}{D_\mathrm{eff}}
+
+    Voxels exchange through their faces. The error of the energy is the square of that of the field; the solve ends
+    when it is known to be within the tolerance. What is connected to neither end conducts nothing.
+
+    Parameters
+    ----------
+    image : DataArray or path
+        Labels or truth values on an even grid, of any kind of array; a file as for :func:`voxdask.open_image`.
+    phase : int or sequence of int, default 1
+        Label of what conducts, or labels. None: the image holds the share of each voxel that conducts, from 0 to 1.
+    direction : str, default "x"
+        Dim along which the flow goes.
+    sides : {"no-flux", "periodic"}, default "no-flux"
+        What is at the other boundaries.
+    ends : {"face", "centre"}, default "face"
+        Where the concentration is held: at the outer faces of the first and last layer, or at their centres.
+    tolerance : float, default 1e-4
+        Relative error of `tau` at which the iteration may end.
+    iterations : int, default 100
+        Most iterations.
+    dtype : {"float32", "float64"}
+        Of the fields; sums are in float64.
+    memory_limit : str or int, optional
+        Bytes, such as "2GB", beyond which fields go to files; by default most of what is free.
+    store : path, optional
+        Folder for those files; by default the system's temporary folder.
+
+    Returns
+    -------
+    Tortuosity
+
+    Raises
+    ------
+    TypeError
+        If `image` is no image, or holds no labels where a phase is chosen.
+    ValueError
+        If the phase is not in the image, the direction is not one of its dims or one voxel long, or an option is
+        unknown.
+    OSError
+        If the disk has no room for the working files.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the iteration ends before the tolerance is met.
+    UserWarning
+        If voxel sizes differ by more than a factor of ten.
+
+    References
+    ----------
+    Cooper et al. (2016), SoftwareX 5, 203, doi:10.1016/j.softx.2016.09.002, eq. 3
+
+    Examples
+    --------
+    A diagonal strip, whose tortuosity is known exactly:
+
+    >>> import numpy as np, voxdask as vd
+    >>> image = np.zeros((4, 5, 5), np.uint8)
+    >>> for i in range(4):
+    ...     image[i, i : i + 2, i : i + 2] = 1
+    >>> found = vd.tortuosity(vd.dataset({"image": image}).image, direction="z", dtype="float64", tolerance=1e-9)
+    >>> round(float(found.tau), 6), round(4 / 4 * (2 * 4 - 3 + 7 / 12), 6)
+    (5.583333, 5.583333)
+    """
+    started = time.perf_counter()
+    scan = Scan.of(image, direction)
+    _check(scan, sides, ends, tolerance, iterations)
+    real = real_dtype(dtype)
+    with PeakMemory() as memory:
+        arrays, slabs = arrays_for(scan, real, memory_limit, store)
+        medium, porosity = _medium_of(scan, phase, arrays, real, sides, ends)
+        through = _Through(scan, medium, arrays, slabs, ends)
+        steady = through.solve(tolerance, iterations)
+        field, share, mean = through.field()
+    d_eff = steady.energy * through.per_energy
+    error = steady.error / steady.energy if d_eff else 0.0
+    if not steady.converged:
+        warnings.warn(
+            f"after {steady.iterations} iterations tau is known to {error:.1e} of its value, not {tolerance:.1e}; "
+            "allow more iterations or a larger tolerance, or use dtype='float64'",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Tortuosity(
+        tau=porosity / d_eff if d_eff else math.inf,
+        d_eff=d_eff,
+        porosity=porosity,
+        percolating_porosity=through.percolating,
+        error=error,
+        converged=steady.converged,
+        iterations=steady.iterations,
+        residual=steady.residual,
+        flux=through.along(steady.flux * through.per_energy, "flux"),
+        profile=_profile(share, mean, steady, through),
+        field=field,
+        direction=direction,
+        ends=ends,
+        voxels=scan.grid.size,
+        wall_time=time.perf_counter() - started,
+        peak_memory=memory.above_base,
+    )
+
+
+def _check(scan: Scan, sides: str, ends: str, tolerance: float, iterations: int) -> None:
+    if sides not in ("no-flux", "periodic"):
+        raise ValueError(f"sides is {sides!r}; use 'no-flux' or 'periodic'")
+    if ends not in ("face", "centre"):
+        raise ValueError(f"ends is {ends!r}; use 'face' or 'centre'")
+    if scan.shape[0] < 2:
+        raise ValueError(f"direction is {scan.direction!r}, along which the image is one voxel: nothing flows there")
+    check_limits(tolerance, iterations)
+    warn_of_flat_voxels(scan)
+
+
+def _medium_of(scan: Scan, phase: Any, arrays: Arrays, dtype: np.dtype, sides: str, ends: str) -> tuple[Medium, float]:
+    """What conducts, and its share of all voxels."""
+    total = 0.0
+    periodic = (False, sides == "periodic", sides == "periodic")
+    if phase is None:
+
+        def share(block: np.ndarray) -> np.ndarray:
+            nonlocal total
+            inside = (block >= 0) & (block <= 1)  # False where it is NaN
+            if not inside.all():
+                raise ValueError(
+                    f"image holds {block[~inside][0]} where a share between 0 and 1 is needed (phase=None); give the "
+                    "phase's label for a segmented image"
+                )
+            total += block.sum(dtype=np.float64)
+            return block
+
+        kind: Any = dtype
+        medium = medium_of(scan, share, kind, arrays, dtype, periodic=periodic, ends=ends)
+    else:
+        require_labels(scan.image)
+        labels = chosen(phase)
+
+        def member(block: np.ndarray) -> np.ndarray:
+            nonlocal total
+            mine = block == labels[0] if len(labels) == 1 else np.isin(block, labels)
+            total += np.count_nonzero(mine)
+            return mine
+
+        medium = medium_of(scan, member, np.uint8, arrays, dtype, periodic=periodic, ends=ends)
+        if total == 0:
+            raise ValueError(
+                f"phase {phase} is not in the image, which holds {', '.join(map(str, labels_in(scan)[:20]))}"
+            )
+    return medium, total / scan.grid.size
+
+
+class _Through:
+    """Steady flow from one end of a medium to the other."""
+
+    def __init__(self, scan: Scan, medium: Medium, arrays: Arrays, slabs: int, ends: str) -> None:
+        self.scan, self.medium, self.arrays, self.ends = scan, medium, arrays, ends
+        n0, n1, n2 = scan.shape
+        length = n0 if ends == "face" else n0 - 1
+        # the energy of a field that rises by one over the length, in units of D times voxel face over voxel length
+        self.per_energy, self.length = length / (n1 * n2), length
+        self.solver = Solver(medium, arrays, backend.cpu_count(), slabs) if medium.shape[0] else None
+        self.percolating = self.solver.pieces.percolating / math.prod(medium.shape) if self.solver else 1.0
+        self.solved = False
+
+    def solve(self, tolerance: float, iterations: int) -> Steady:
+        """The steady field; one of no flux if nothing passes."""
+        none = np.zeros(self.medium.shape[0] + 1)
+        if self.solver is None:  # two layers, both held at their centres
+            energy = float(self.medium.ends[0].sum(dtype=np.float64))
+            return Steady(energy, none + energy, 0.0, 0.0, 0, True)
+        if not self.percolating:
+            return Steady(0.0, none, 0.0, 0.0, 0, True)
+        self.solver.prepare()
+        self.solver.start_linear((0.0, 1.0))
+        self.solved = True
+        return self.solver.solve(tolerance, iterations, (0.0, 1.0))
+
+    def field(self) -> tuple[xr.DataArray, np.ndarray, np.ndarray]:
+        """The field, lazy if it is in files; conducting voxels of each layer, and their mean concentration."""
+        layers = self.medium.shape[0]
+        share, mean = np.zeros(layers), np.zeros(layers)
+        if self.solver is None or not self.solved:
+            x = np.broadcast_to(self.medium.dtype.type(np.nan), self.medium.shape)
+        else:
+            x, conducting = self.solver.x, self.medium.values[1:-1, 1:-1, 1:-1]
+
+            def clear(lo: int, hi: int) -> None:
+                for h in range(lo, hi):
+                    inside = conducting[h] > 0
+                    share[h] = np.count_nonzero(inside)
+                    mean[h] = x[h].sum(dtype=np.float64, where=inside) / max(share[h], 1)
+                    np.copyto(x[h], np.nan, where=~inside)
+
+            self.solver.workers.map(clear, self.solver.ranges)
+        view, skipped = self.scan.as_image(x), 0 if self.ends == "face" else 1
+        if self.arrays.spilled:
+            view = da.from_array(view, name=f"concentration-{uuid.uuid4().hex}", asarray=False)
+        dim = self.scan.direction
+        kept = self.scan.image.isel({dim: slice(skipped, self.scan.shape[0] - skipped)})
+        return xr.DataArray(view, kept.coords, kept.dims, "concentration"), share, mean
+
+    def along(self, values: np.ndarray, name: str) -> xr.DataArray:
+        """Values at the faces between layers, those at the ends among them or not, along the direction."""
+        dim, h = self.scan.direction, self.scan.spacing[0]
+        missing = self.scan.shape[0] + 1 - len(values)
+        at = self.scan.grid.origin[self.scan.order[0]] + h * (np.arange(len(values)) - 0.5 + missing / 2)
+        return xr.DataArray(values, {dim: at}, (dim,), name)
+
+
+def _profile(share: np.ndarray, mean: np.ndarray, steady: Steady, through: _Through) -> xr.DataArray:
+    """Porosity times the rise of the mean concentration, over the flux."""
+    n0, n1, n2 = through.medium.shape
+    porosity = (share[1:] + share[:-1]) / (2 * n1 * n2)
+    flux = steady.energy / (n1 * n2)
+    rise = np.diff(mean)
+    tau = porosity * rise / flux if flux else np.full(max(n0 - 1, 0), np.inf)
+    return through.along(tau, "tau")
