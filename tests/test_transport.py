@@ -223,10 +223,6 @@ def test_ends_at_centres_are_half_a_voxel_closer() -> None:
     labels = random_labels((12, 11, 10), labels=2, seed=5)
     labels[[0, -1]] = labels[[1, -2]]
     found = vd.tortuosity(image_of(labels), direction="z", ends="centre", **EXACT)
-    n, pores = (
-        10,
-        (labels[0] == 1).mean(),
-    )
     assert 0 < found.d_eff < 1 and found.flux.sizes["z"] == 11
     np.testing.assert_allclose(found.flux, found.d_eff, rtol=1e-5)
     assert found.field.sizes["z"] == 10
@@ -291,3 +287,66 @@ def test_results_print() -> None:
     tensor = vd.effective_diffusivity(image_of(np.ones((4, 4, 4), np.uint8)), diffusivities={1: 2.0})
     assert "D[z]" in repr(tensor) and "<table>" in tensor._repr_html_()
     np.testing.assert_allclose(tensor.tensor, 2 * np.eye(3), atol=1e-12)
+
+
+def walls_of(values: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+    """The area of each conducting voxel's faces to others."""
+    result = np.zeros(values.shape)
+    for axis, h in enumerate(spacing):
+        beside = np.diff((values > 0).astype(int), axis=axis)
+        lower, upper = ([(0, 1) if a == axis else (0, 0) for a in range(3)] for _ in range(2))
+        upper[axis] = (1, 0)
+        result += (1.0 * np.pad(beside == -1, lower) + np.pad(beside == 1, upper)) * math.prod(spacing) / h
+    return result
+
+
+def test_an_electrode_has_the_impedance_of_a_direct_solve() -> None:
+    labels, spacing = random_labels((14, 13, 12), labels=2, seed=7), (0.5, 1.0, 0.8)
+    values = (labels == 1).astype(float)
+    matrix, _ = network(values, spacing, (False,) * 3)
+    end = np.zeros(values.shape)
+    end[0] = 2 * math.prod(spacing) / spacing[0] ** 2 * values[0]
+    _, part = sp.csgraph.connected_components(matrix, directed=False)
+    held = np.isin(part, part[end.ravel() > 0])
+    wall = walls_of(values, spacing).ravel()[held]
+    system = (matrix + sp.diags(end.ravel())).tocsr()[held][:, held]
+    kappa, c, frequencies = 2.0, 3.0, np.array([1e-4, 1e-2, 0.1, 0.5])
+    expected = []
+    for f in frequencies:
+        s = 2j * np.pi * f * c / kappa
+        phi = scipy.sparse.linalg.spsolve((system + s * sp.diags(wall)).tocsc(), end.ravel()[held].astype(complex))
+        expected.append(1 / (kappa * s * (wall @ phi)))
+    found = vd.electrode_tortuosity(image_of(labels, spacing=spacing), direction="z", moments=12, **EXACT)
+    np.testing.assert_allclose(found.impedance(frequencies, conductivity=kappa, capacitance=c), expected, rtol=1e-6)
+    resistance = wall @ scipy.sparse.linalg.spsolve(system.tocsc(), wall) / wall.sum() ** 2
+    assert found.resistance == pytest.approx(resistance, rel=1e-8)
+    assert found.capacitance == pytest.approx(wall.sum())
+    assert found.wall_area == pytest.approx(wall.sum() / (labels.size * math.prod(spacing)))
+    area, length = 13 * 12 * 0.8, 14 * 0.5
+    assert found.tau == pytest.approx(3 * values.mean() * resistance * area / length, rel=1e-8)
+    assert found.open_porosity == held.sum() / labels.size
+
+
+def test_a_straight_pore_follows_de_levie() -> None:
+    n = 400
+    pore = np.zeros((3, 3, n), np.uint8)
+    pore[1, 1] = 1
+    for reservoir in ("first", "last"):
+        found = vd.electrode_tortuosity(image_of(pore), reservoir=reservoir, moments=10, dtype="float64")
+        assert found.tau == pytest.approx(1, rel=1e-4)
+        frequencies = np.array([1e-2, 0.1, 1.0, 10.0]) / (2 * np.pi * n * 4 * n)
+        s = 2j * np.pi * frequencies
+        expected = np.sqrt(n / (s * 4 * n)) / np.tanh(np.sqrt(s * n * 4 * n))
+        np.testing.assert_allclose(found.impedance(frequencies), expected, rtol=1e-2)
+
+
+def test_an_electrode_that_is_shut() -> None:
+    pore = np.zeros((3, 3, 9), np.uint8)
+    pore[1, 1, 3:5] = 1
+    found = vd.electrode_tortuosity(image_of(pore))
+    assert math.isinf(found.tau) and found.open_porosity == 0 and "no open pore" in repr(found)
+    assert "<table>" in found._repr_html_()
+    with pytest.raises(ValueError, match="no wall is open"):
+        found.impedance(1.0)
+    with pytest.raises(ValueError, match="reservoir is 'top'"):
+        vd.electrode_tortuosity(image_of(pore), reservoir="top")  # type: ignore[arg-type]

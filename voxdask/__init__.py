@@ -37,12 +37,14 @@ from voxdask.symbols import (
     z,
 )
 from voxdask.transport.effective import EffectiveDiffusivity, effective_diffusivity
+from voxdask.transport.electrode import Electrode, electrode_tortuosity
 from voxdask.transport.tortuosity import Tortuosity, tortuosity
 from voxdask.triple import triple_phase_boundary
 
 __all__ = [
     "Dirichlet",
     "EffectiveDiffusivity",
+    "Electrode",
     "Grid",
     "Model",
     "Neumann",
@@ -55,6 +57,7 @@ __all__ = [
     "div",
     "dot",
     "effective_diffusivity",
+    "electrode_tortuosity",
     "exp",
     "face",
     "grad",

@@ -69,6 +69,8 @@ def _cut(lo, hi, values, ends, c0, c1, c2, halved, strong, piece, count):
                     best[q] = w[q].max()
                     if best[q] > 0 or end > 0:
                         parent[q] = q
+                    else:
+                        values[h + 1, j + 1, k + 1] = 0  # nothing passes through a voxel on its own
                 for q in range(8):
                     if parent[q] < 0:
                         continue
@@ -178,11 +180,10 @@ def _link(
 
 @jit
 def _forget(lo, hi, values, piece, base, count, halved, floating):
-    """Let go of pieces that float, and number the others of a block anew; returns the voxels that they had."""
+    """Let go of pieces that float, and number the others of a block anew."""
     n0, n1, n2 = piece.shape
     s0, s1, s2 = halved
     new = np.empty(8, np.int64)
-    voxels = 0
     for b0 in range(lo, hi):
         for b1 in range(count.shape[1]):
             for b2 in range(count.shape[2]):
@@ -203,8 +204,6 @@ def _forget(lo, hi, values, piece, base, count, halved, floating):
                                 piece[h, j, k] = new[piece[h, j, k]]
                                 if piece[h, j, k] == NONE:
                                     values[h + 1, j + 1, k + 1] = 0
-                                    voxels += 1
-    return voxels
 
 
 @jit
@@ -217,18 +216,18 @@ def _mark(parent, sides, found):
 
 
 @jit
-def _count(lo, hi, piece, base, halved, wanted):
-    """Voxels of layers `lo` to `hi` whose nodes are wanted."""
-    _n0, n1, n2 = piece.shape
+def _count(lo, hi, piece, base, halved, reached):
+    """Voxels of layers `lo` to `hi` by the ends that they are connected to."""
+    _, n1, n2 = piece.shape
     s0, s1, s2 = halved
-    n = 0
+    found = np.zeros(4, np.int64)
     for h in range(lo, hi):
         for j in range(n1):
             for k in range(n2):
                 q = piece[h, j, k]
-                if q != NONE and wanted[base[h >> s0, j >> s1, k >> s2] + q]:
-                    n += 1
-    return n
+                if q != NONE:
+                    found[reached[base[h >> s0, j >> s1, k >> s2] + q]] += 1
+    return found
 
 
 @jit
@@ -282,8 +281,8 @@ class Pieces:
         Of the pieces.
     percolating : int
         Voxels that are connected to both ends.
-    floating : int
-        Voxels that are connected to neither, and conduct no more.
+    connected : int
+        Voxels that are connected to an end; what floats conducts no more.
     """
 
     piece: np.ndarray
@@ -291,7 +290,7 @@ class Pieces:
     halved: tuple[int, int, int]
     graph: Graph
     percolating: int
-    floating: int
+    connected: int
 
 
 def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
@@ -318,27 +317,27 @@ def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
     np.cumsum(ptr, out=ptr)
     col, weight = arrays.zeros(int(ptr[-1]), np.int32), arrays.zeros(int(ptr[-1]), medium.dtype)
     link(True)
-    percolating = floating = 0
+    percolating = connected = 0
     if not medium.periodic[0]:
         reached = _reached(ptr, col, sides)
         loose = reached == 0
         if loose.any():
-            floating = sum(
-                workers.map(lambda lo, hi: _forget(lo, hi, medium.values, piece, base, count, halved, loose), ranges)
-            )
+            workers.map(lambda lo, hi: _forget(lo, hi, medium.values, piece, base, count, halved, loose), ranges)
             medium.wrap()
             nodes, edges = _drop(loose, ptr, col, weight, end, place)
             ptr, col, weight, end, place = ptr[: nodes + 1], col[:edges], weight[:edges], end[:nodes], place[:nodes]
             _number(count, base)
-        through = reached[~loose] == 3
-        percolating = sum(
-            workers.map(lambda lo, hi: _count(lo, hi, piece, base, halved, through), even(shape[0], slabs))
-        )
+        voxels = np.zeros(4, np.int64)
+        for found in workers.map(
+            lambda lo, hi: _count(lo, hi, piece, base, halved, reached[~loose]), even(shape[0], slabs)
+        ):
+            voxels += found
+        percolating, connected = int(voxels[3]), int(voxels.sum())
     diagonal = arrays.zeros(nodes, medium.dtype)
     diagonals(0, nodes, ptr, weight, end, diagonal)
     wide = tuple(h * (1 + s) for h, s in zip(spacing, halved, strict=True))
     return Pieces(
-        piece, base, halved, Graph(blocks, wide, ptr, col, weight, diagonal, end, place), percolating, floating
+        piece, base, halved, Graph(blocks, wide, ptr, col, weight, diagonal, end, place), percolating, connected
     )
 
 

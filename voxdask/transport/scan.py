@@ -157,6 +157,32 @@ def medium_of(
     return medium
 
 
+def labelled_medium(
+    scan: Scan,
+    phase: Any,
+    arrays: Arrays,
+    dtype: Any,
+    *,
+    periodic: tuple[bool, bool, bool],
+    ends: str,
+) -> tuple[Medium, float]:
+    """The medium of some labels, and their share of all voxels; ValueError if there are none."""
+    require_labels(scan.image)
+    labels, total = chosen(phase), 0
+
+    def member(block: np.ndarray) -> np.ndarray:
+        nonlocal total
+        mine = block == labels[0] if len(labels) == 1 else np.isin(block, labels)
+        total += int(np.count_nonzero(mine))
+        return mine
+
+    medium = medium_of(scan, member, np.uint8, arrays, dtype, periodic=periodic, ends=ends)
+    if total == 0:
+        held = ", ".join(map(str, labels_in(scan)[:20]))
+        raise ValueError(f"phase {phase} is not in the image, which holds {held}")
+    return medium, total / scan.grid.size
+
+
 def chosen(phase: Any) -> tuple[int, ...]:
     """The labels that a caller named; TypeError if they are none."""
     labels = phase if isinstance(phase, tuple | list | np.ndarray) else [phase]

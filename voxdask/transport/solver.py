@@ -12,7 +12,6 @@ Hestenes, M. R. & Stiefel, E. Methods of conjugate gradients for solving linear 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,15 +111,25 @@ class Solver:
         self.workers.map(lambda lo, hi: np.add(one[lo:hi], two[lo:hi], out=self.x[lo:hi]), self.ranges)
 
     def true_residual(
-        self, held: tuple[float, float] = (0.0, 0.0), jumps: tuple[float, ...] = (0.0, 0.0, 0.0)
+        self,
+        held: tuple[float, float] = (0.0, 0.0),
+        jumps: tuple[float, ...] = (0.0, 0.0, 0.0),
+        source: np.ndarray | None = None,
     ) -> tuple[float, np.ndarray]:
-        """Write the residual from differences; returns the energy, and the flux through layers along the first axis."""
+        """Write the residual from differences; see :meth:`solve`.
+
+        Returns the energy, and the flux through layers along the first axis.
+        """
         m, flux = self.medium, np.zeros(self.medium.shape[0] + 1)
         given = (m.values, m.ends, *map(float, m.weights), m.periodic, held, jumps, flux)
-        found = self.workers.map(
-            lambda lo, hi: sweeps.true_residual_sweep(lo, hi, self.x, self._r, *given), self.ranges
-        )
-        return sum(found), flux
+
+        def sweep(lo: int, hi: int) -> float:
+            energy = sweeps.true_residual_sweep(lo, hi, self.x, self._r, *given)
+            if source is not None:
+                energy = 2 * sweeps.add_source_sweep(lo, hi, source, self.x, self._r) - energy
+            return float(energy)
+
+        return sum(self.workers.map(sweep, self.ranges)), flux
 
     def solve(
         self,
@@ -128,49 +137,45 @@ class Solver:
         most: int,
         held: tuple[float, float] = (0.0, 0.0),
         jumps: tuple[float, ...] = (0.0, 0.0, 0.0),
-        say: Callable[[int, float, float], None] | None = None,
+        source: np.ndarray | None = None,
     ) -> Steady:
         """From the field as it is, to one whose energy is off by no more than a share.
 
         Parameters
         ----------
         tolerance : float
-            Of the energy.
+            Of the energy: the sum of w (difference)^2, which comes down to that of the steady field; with a source,
+            twice the sum of source and field less that, which goes up to the sum of source and steady field.
         most : int
             Iterations.
         held : tuple of float
             What the ends are held at.
         jumps : tuple of float
             What the field rises by, beside itself, across a face of each axis.
-        say : callable, optional
-            Told, at every iteration, its number, the energy and the error that is left.
+        source : ndarray, optional
+            What enters each voxel.
         """
-        energy, flux = self.true_residual(held, jumps)
-        iterations = 0
+        energy, flux = self.true_residual(held, jumps, source)
+        iterations, error, least = 0, np.inf, _LEAST
         first: float | None = None
-        error, least = np.inf, _LEAST
         for _ in range(_RESTARTS):
             run = _Run(self)
             squares = run.precondition()
             first = squares if first is None else first
             error = run.product / least
-            if squares == 0 or (iterations and error <= tolerance * energy):
-                break
-            if iterations >= most:
+            if squares == 0 or (iterations and error <= tolerance * energy) or iterations >= most:
                 break
             while True:
                 run.turn()
                 iterations += 1
-                energy -= run.gain
+                energy += run.gain if source is not None else -run.gain
                 squares = run.precondition()
                 least = min(run.smallest_ritz(), _LEAST)
                 error = run.product / least
-                if say is not None:
-                    say(iterations, energy, error)
                 if (error <= 0.5 * tolerance * energy and run.turns >= 2) or iterations >= most or squares == 0:
                     break
             run.finish()
-            energy, flux = self.true_residual(held, jumps)
+            energy, flux = self.true_residual(held, jumps, source)
         converged = bool(error <= tolerance * energy or squares == 0)
         return Steady(energy, flux, error, (squares / (first or 1.0)) ** 0.5, iterations, converged)
 

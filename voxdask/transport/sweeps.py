@@ -224,10 +224,10 @@ def _load_plane(out, h, x, periodic):
 
 @jit
 def true_residual_sweep(lo, hi, x, r, values, ends, c0, c1, c2, periodic, held, jumps, flux):
-    """r = b - A x, from differences in double precision.
+    """r = b - A x, from differences in double precision. Returns the sum of w (difference)^2.
 
     The ends are `held` at two values; across every face of an axis the field also rises by a jump. The flux through
-    each layer of faces along the first axis, from the first end on, goes into `flux`. Returns the sum of w (difference)^2.
+    each layer of faces along the first axis, from the first end on, goes into `flux`.
     """
     n0, n1, n2 = x.shape
     planes = np.zeros((3, n1 + 2, n2 + 2))
@@ -261,4 +261,50 @@ def true_residual_sweep(lo, hi, x, r, values, ends, c0, c1, c2, periodic, held, 
                     total += ends[1, j - 1, k - 1] * d * d
                     flux[n0] += ends[1, j - 1, k - 1] * d
                 r[h, j - 1, k - 1] = s
+    return total
+
+
+@jit
+def wall_sweep(lo, hi, values, periodic, areas, out):
+    """What each conducting voxel has of faces to voxels that do not conduct, inside the image; returns their sum."""
+    n0, n1, n2 = out.shape
+    total = 0.0
+    for h in range(lo, hi):
+        for j in range(n1):
+            for k in range(n2):
+                s = 0.0
+                if values[h + 1, j + 1, k + 1] > 0:
+                    s += areas[0] * ((h > 0 or periodic[0]) and values[h, j + 1, k + 1] == 0)
+                    s += areas[0] * ((h < n0 - 1 or periodic[0]) and values[h + 2, j + 1, k + 1] == 0)
+                    s += areas[1] * ((j > 0 or periodic[1]) and values[h + 1, j, k + 1] == 0)
+                    s += areas[1] * ((j < n1 - 1 or periodic[1]) and values[h + 1, j + 2, k + 1] == 0)
+                    s += areas[2] * ((k > 0 or periodic[2]) and values[h + 1, j + 1, k] == 0)
+                    s += areas[2] * ((k < n2 - 1 or periodic[2]) and values[h + 1, j + 1, k + 2] == 0)
+                out[h, j, k] = s
+                total += s
+    return total
+
+
+@jit
+def add_source_sweep(lo, hi, source, x, r):
+    """r += source; returns the sum of source x."""
+    _, n1, n2 = r.shape
+    total = 0.0
+    for h in range(lo, hi):
+        for j in range(n1):
+            for k in range(n2):
+                r[h, j, k] += source[h, j, k]
+                total += np.float64(source[h, j, k]) * x[h, j, k]
+    return total
+
+
+@jit
+def weighted_square_sweep(lo, hi, weight, x):
+    """The sum of weight x^2."""
+    _, n1, n2 = x.shape
+    total = 0.0
+    for h in range(lo, hi):
+        for j in range(n1):
+            for k in range(n2):
+                total += np.float64(weight[h, j, k]) * x[h, j, k] * x[h, j, k]
     return total

@@ -23,11 +23,9 @@ from voxdask.transport.scan import (
     Scan,
     arrays_for,
     check_limits,
-    chosen,
-    labels_in,
+    labelled_medium,
     medium_of,
     real_dtype,
-    require_labels,
     warn_of_flat_voxels,
 )
 from voxdask.transport.solver import Solver, Steady
@@ -247,38 +245,24 @@ def _check(scan: Scan, sides: str, ends: str, tolerance: float, iterations: int)
 
 def _medium_of(scan: Scan, phase: Any, arrays: Arrays, dtype: np.dtype, sides: str, ends: str) -> tuple[Medium, float]:
     """What conducts, and its share of all voxels."""
-    total = 0.0
     periodic = (False, sides == "periodic", sides == "periodic")
-    if phase is None:
+    if phase is not None:
+        return labelled_medium(scan, phase, arrays, dtype, periodic=periodic, ends=ends)
+    total = 0.0
 
-        def share(block: np.ndarray) -> np.ndarray:
-            nonlocal total
-            inside = (block >= 0) & (block <= 1)  # False where it is NaN
-            if not inside.all():
-                raise ValueError(
-                    f"image holds {block[~inside][0]} where a share between 0 and 1 is needed (phase=None); give the "
-                    "phase's label for a segmented image"
-                )
-            total += block.sum(dtype=np.float64)
-            return block
-
-        kind: Any = dtype
-        medium = medium_of(scan, share, kind, arrays, dtype, periodic=periodic, ends=ends)
-    else:
-        require_labels(scan.image)
-        labels = chosen(phase)
-
-        def member(block: np.ndarray) -> np.ndarray:
-            nonlocal total
-            mine = block == labels[0] if len(labels) == 1 else np.isin(block, labels)
-            total += np.count_nonzero(mine)
-            return mine
-
-        medium = medium_of(scan, member, np.uint8, arrays, dtype, periodic=periodic, ends=ends)
-        if total == 0:
+    def share(block: np.ndarray) -> np.ndarray:
+        nonlocal total
+        inside = (block >= 0) & (block <= 1)  # False where it is NaN
+        if not inside.all():
             raise ValueError(
-                f"phase {phase} is not in the image, which holds {', '.join(map(str, labels_in(scan)[:20]))}"
+                f"image holds {block[~inside][0]} where a share between 0 and 1 is needed (phase=None); give the "
+                "phase's label for a segmented image"
             )
+        total += block.sum(dtype=np.float64)
+        return block
+
+    kind: Any = dtype
+    medium = medium_of(scan, share, kind, arrays, dtype, periodic=periodic, ends=ends)
     return medium, total / scan.grid.size
 
 

@@ -1,0 +1,300 @@
+"""Blocking electrodes: the pores of an image against a reservoir, with a capacitance on their walls."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from voxdask import backend
+from voxdask.report import PeakMemory
+from voxdask.transport import sweeps
+from voxdask.transport.arrays import Arrays
+from voxdask.transport.scan import Scan, arrays_for, check_limits, labelled_medium, real_dtype, warn_of_flat_voxels
+from voxdask.transport.solver import Solver, Steady
+from voxdask.units import format_bytes, format_seconds
+
+#: Solves behind the spectrum are this much more accurate than that behind the tortuosity, which errs by the square.
+_SHARPER = 1e-3
+
+
+@dataclass(frozen=True)
+class Electrode:
+    r"""What :func:`electrode_tortuosity` found.
+
+    Attributes
+    ----------
+    tau : float
+        Electrode tortuosity factor, from the ionic resistance at low frequency; infinite if no pore is open to the
+        reservoir.
+    porosity : float
+        Share of all voxels that are of the phase.
+    open_porosity : float
+        Share of all voxels that are of the phase and connected to the reservoir.
+    wall_area : float
+        Faces of those to other phases, per volume of the image, in 1 / unit of length.
+    error : float
+        Estimated relative error of `tau` from stopping the iteration.
+    converged : bool
+    iterations : int
+        Of the first solve.
+    resistance : float
+        Low-frequency limit of Re Z, for a conductivity of one: a third of the ionic resistance of the pores.
+    capacitance : float
+        Of the walls, for one per area.
+    ladder : ndarray, shape (2, moments)
+        Diagonal and off-diagonal of the matrix that stands for the electrode at all frequencies.
+    direction : str
+    voxels : int
+    wall_time : float
+        Seconds.
+    peak_memory : int
+        Resident bytes above those at the start.
+    """
+
+    tau: float
+    porosity: float
+    open_porosity: float
+    wall_area: float
+    error: float
+    converged: bool
+    iterations: int
+    resistance: float
+    capacitance: float
+    ladder: np.ndarray
+    direction: str
+    voxels: int
+    wall_time: float
+    peak_memory: int
+
+    def impedance(self, frequency: Any, *, conductivity: float = 1.0, capacitance: float = 1.0) -> xr.DataArray:
+        r"""Impedance of the pores between the reservoir and the walls.
+
+        .. math::
+
+            Z = \frac{1}{i \omega c A \,(1 - s R A\, e_1^T (1 + s T)^{-1} e_1)}, \quad s = i \omega c / \kappa
+
+        with the area A of the walls, the low-frequency resistance R for :math:`\kappa = 1`, and the tridiagonal matrix
+        T of the moments: a ladder of resistors and capacitors, exact at low frequency to twice as many orders as there
+        are moments. A cell of two such electrodes has twice that.
+
+        Parameters
+        ----------
+        frequency : array_like
+            In cycles per unit of time, positive.
+        conductivity : float
+            Of the pores, per unit of length of the image.
+        capacitance : float
+            Of the walls, per area.
+
+        Returns
+        -------
+        DataArray of complex
+            Over the dim ``frequency``.
+        """
+        f = np.atleast_1d(np.asarray(frequency, np.float64))
+        if not (f > 0).all() or f.ndim != 1:
+            raise ValueError("frequency must hold positive numbers in one dimension")
+        if not self.capacitance:
+            raise ValueError("no wall is open to the reservoir: there is no impedance")
+        diagonal, beside = self.ladder
+        t = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
+        s = 2j * np.pi * f * capacitance / conductivity
+        first = np.array([np.linalg.solve(np.eye(len(t)) + each * t, np.eye(len(t))[0])[0] for each in s])
+        drawn = s * self.resistance * self.capacitance**2 * first
+        z = 1 / (s * (self.capacitance - drawn)) / conductivity
+        return xr.DataArray(z, {"frequency": f}, ("frequency",), "impedance")
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """What a table of the result says."""
+        stopped = "" if self.converged else ", NOT CONVERGED"
+        return {
+            "tau": f"{self.tau:.5g} ± {self.error * self.tau:.1g}" if self.resistance else "infinite: no open pore",
+            "porosity": f"{self.porosity:.4f}, open {self.open_porosity:.4f}",
+            "walls": f"{self.wall_area:.5g} per unit of length",
+            "direction": self.direction,
+            "solve": f"{self.iterations} iterations, {self.ladder.shape[1]} moments{stopped}",
+            "cost": f"{self.voxels:,} voxels in {format_seconds(self.wall_time)}, {format_bytes(self.peak_memory)}",
+        }
+
+    def __repr__(self) -> str:
+        wide = max(map(len, self.rows))
+        return "\n".join(["Electrode", *(f"  {name:<{wide}}  {text}" for name, text in self.rows.items())])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.rows.items())
+        return f"<table><caption>Electrode</caption>{cells}</table>"
+
+
+def electrode_tortuosity(
+    image: xr.DataArray | str | os.PathLike[str],
+    *,
+    phase: int | tuple[int, ...] = 1,
+    direction: str = "x",
+    reservoir: Literal["first", "last"] = "first",
+    sides: Literal["no-flux", "periodic"] = "no-flux",
+    moments: int = 8,
+    tolerance: float = 1e-4,
+    iterations: int = 200,
+    dtype: Any = "float32",
+    memory_limit: str | int | None = None,
+    store: str | os.PathLike[str] | None = None,
+) -> Electrode:
+    r"""Tortuosity factor of a blocking electrode, as impedance of a symmetric cell measures it, and its spectrum.
+
+    .. math::
+
+        \nabla \cdot \kappa \nabla \varphi = 0, \quad
+        -\kappa\, \partial_n \varphi = i \omega c\, \varphi \text{ at walls}, \quad
+        \varphi = V \text{ at the reservoir}, \quad
+        \tau = \frac{3\, \varepsilon \kappa A}{L} \lim_{\omega \to 0} \operatorname{Re} Z
+
+    Unlike flow from end to end, this asks for the way from the reservoir to all walls, dead ends among them. At low
+    frequency every wall charges at the same rate, which makes it one steady solve; each further moment is another.
+
+    Parameters
+    ----------
+    image, phase, direction, sides, tolerance, iterations, dtype, memory_limit, store
+        As for :func:`voxdask.tortuosity`; `phase` is the electrolyte.
+    reservoir : {"first", "last"}, default "first"
+        The end that is open; the other is a current collector, at which nothing happens.
+    moments : int, default 8
+        Solves behind the spectrum of :meth:`Electrode.impedance`; 1 is enough for `tau`.
+
+    Returns
+    -------
+    Electrode
+
+    Raises
+    ------
+    TypeError, ValueError, OSError
+        As :func:`voxdask.tortuosity`.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the iteration ends before the tolerance is met.
+
+    References
+    ----------
+    Nguyen et al. (2020), npj Comput. Mater. 6, 123, doi:10.1038/s41524-020-00386-4, eq. 5. Landesfeind et al. (2016),
+    J. Electrochem. Soc. 163, A1373, doi:10.1149/2.1141607jes
+
+    Examples
+    --------
+    A straight pore has a tortuosity factor of one, but for what the first half voxel is short of:
+
+    >>> import numpy as np, voxdask as vd
+    >>> image = np.zeros((3, 3, 50), np.uint8)
+    >>> image[1, 1] = 1
+    >>> round(float(vd.electrode_tortuosity(vd.dataset({"image": image}).image).tau), 3)
+    1.0
+    """
+    started = time.perf_counter()
+    scan = Scan.of(image, direction)
+    if reservoir not in ("first", "last"):
+        raise ValueError(f"reservoir is {reservoir!r}; use 'first' or 'last'")
+    if sides not in ("no-flux", "periodic"):
+        raise ValueError(f"sides is {sides!r}; use 'no-flux' or 'periodic'")
+    if not isinstance(moments, int) or moments < 1:
+        raise ValueError(f"moments is {moments!r}; give a positive whole number")
+    check_limits(tolerance, iterations)
+    warn_of_flat_voxels(scan)
+    real = real_dtype(dtype)
+    with PeakMemory() as memory:
+        arrays, slabs = arrays_for(scan, real, memory_limit, store, fields=4 + (1 if moments == 1 else 4))
+        periodic = (False, sides == "periodic", sides == "periodic")
+        medium, porosity = labelled_medium(scan, phase, arrays, real, periodic=periodic, ends="face")
+        medium.ends[1 if reservoir == "first" else 0] = 0
+        solver = Solver(medium, arrays, backend.cpu_count(), slabs)
+        pieces, (n0, n1, n2) = solver.pieces, medium.shape
+        found = _moments(solver, arrays, moments, tolerance, iterations) if pieces.connected else None
+    if found is not None and not found.steady.converged:
+        warnings.warn(
+            f"after {found.steady.iterations} iterations tau is known to "
+            f"{found.steady.error / found.steady.energy:.1e} of its value, not {tolerance:.1e}: allow more iterations "
+            "or a larger tolerance, or use dtype='float64'",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    h0, h1, h2 = scan.spacing
+    charge = found.charge if found else 0.0
+    resistance = found.steady.energy / charge**2 if found and charge else 0.0
+    return Electrode(
+        tau=3 * porosity * resistance * n1 * n2 / n0 if resistance else math.inf,
+        porosity=porosity,
+        open_porosity=pieces.connected / scan.grid.size,
+        wall_area=charge / (scan.grid.size * h0),
+        error=found.steady.error / found.steady.energy if found and charge else 0.0,
+        converged=found.steady.converged if found else True,
+        iterations=found.steady.iterations if found else 0,
+        resistance=resistance * h0 / (h1 * h2),
+        capacitance=charge * h1 * h2,
+        ladder=found.ladder * h0 if found else np.zeros((2, 0)),
+        direction=direction,
+        voxels=scan.grid.size,
+        wall_time=time.perf_counter() - started,
+        peak_memory=memory.above_base,
+    )
+
+
+@dataclass(frozen=True)
+class _Moments:
+    steady: Steady
+    charge: float
+    ladder: np.ndarray
+
+
+def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, iterations: int) -> _Moments | None:
+    """Lanczos's recursion for inverse operator times wall area, from uniform charging on."""
+    solver.prepare()
+    medium, over, ranges = solver.medium, solver.workers.map, solver.ranges
+    areas = tuple(c**0.5 for c in medium.factors)  # of a face, relative to one across the first axis
+    wall, source = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2))
+    charge = sum(over(lambda lo, hi: sweeps.wall_sweep(lo, hi, medium.values, medium.periodic, areas, wall), ranges))
+    if not charge:
+        return None
+    over(lambda lo, hi: np.copyto(source[lo:hi], wall[lo:hi]), ranges)
+    sharp = tolerance if count == 1 else min(tolerance, max(_SHARPER * tolerance, 1e-9))
+    steady = solver.solve(sharp, iterations, source=source)
+    ladder = np.zeros((2, count))
+    size = steady.energy**0.5
+    here, before = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2)) if count > 1 else (solver.x, None)
+    for k in range(count):
+        scale = 1 / size
+        if before is None:
+            ladder[0, 0] = (
+                sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, solver.x), ranges)) * scale**2
+            )
+            break
+
+        def advance(lo: int, hi: int, scale: float = scale) -> None:
+            before[lo:hi], here[lo:hi] = here[lo:hi], np.multiply(solver.x[lo:hi], medium.dtype.type(scale))
+            np.multiply(wall[lo:hi], here[lo:hi], out=source[lo:hi])
+
+        over(advance, ranges)
+        ladder[0, k] = sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, here), ranges))
+        if k == count - 1:
+            break
+        solver.x.fill(0)
+        solver.solve(sharp, iterations, source=source)
+        a, b = (medium.dtype.type(v) for v in (ladder[0, k], ladder[1, k - 1] if k else 0.0))
+
+        def orthogonal(lo: int, hi: int, a: Any = a, b: Any = b) -> None:
+            solver.x[lo:hi] -= a * here[lo:hi] + b * before[lo:hi]
+
+        over(orthogonal, ranges)
+        energy, _ = solver.true_residual()
+        size = ladder[1, k] = energy**0.5
+        if size <= 1e-6 * ladder[0, 0]:  # the ladder is as long as the electrode has modes
+            ladder = ladder[:, : k + 1]
+            break
+    return _Moments(steady, float(charge), ladder)
