@@ -38,6 +38,8 @@ from voxdask.symbols import (
 )
 from voxdask.transport.effective import EffectiveDiffusivity, effective_diffusivity
 from voxdask.transport.electrode import Electrode, electrode_tortuosity
+from voxdask.transport.extrapolation import Extrapolation, extrapolated_tortuosity
+from voxdask.transport.representative import RepresentativeVolume, representative_volume
 from voxdask.transport.tortuosity import Tortuosity, tortuosity
 from voxdask.triple import triple_phase_boundary
 
@@ -45,10 +47,12 @@ __all__ = [
     "Dirichlet",
     "EffectiveDiffusivity",
     "Electrode",
+    "Extrapolation",
     "Grid",
     "Model",
     "Neumann",
     "Report",
+    "RepresentativeVolume",
     "Tortuosity",
     "clip",
     "clusters",
@@ -59,6 +63,7 @@ __all__ = [
     "effective_diffusivity",
     "electrode_tortuosity",
     "exp",
+    "extrapolated_tortuosity",
     "face",
     "grad",
     "hashin_shtrikman_bounds",
@@ -73,6 +78,7 @@ __all__ = [
     "phases_from_labels",
     "plan",
     "plot_slices",
+    "representative_volume",
     "simulate",
     "sin",
     "sqrt",

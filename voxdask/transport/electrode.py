@@ -97,20 +97,26 @@ class Electrode:
         Returns
         -------
         DataArray of complex
-            Over the dim ``frequency``.
+            Over the dim ``frequency``; the coordinate ``error`` holds the relative change by the last moment, which is
+            small up to about as many radians per time constant (R A c / :math:`\kappa`) as there are moments.
         """
         f = np.atleast_1d(np.asarray(frequency, np.float64))
         if not (f > 0).all() or f.ndim != 1:
             raise ValueError("frequency must hold positive numbers in one dimension")
         if not self.capacitance:
             raise ValueError("no wall is open to the reservoir: there is no impedance")
-        diagonal, beside = self.ladder
-        t = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
         s = 2j * np.pi * f * capacitance / conductivity
-        first = np.array([np.linalg.solve(np.eye(len(t)) + each * t, np.eye(len(t))[0])[0] for each in s])
-        drawn = s * self.resistance * self.capacitance**2 * first
-        z = 1 / (s * (self.capacitance - drawn)) / conductivity
-        return xr.DataArray(z, {"frequency": f}, ("frequency",), "impedance")
+        z, shorter = (self._impedance(s, n) / conductivity for n in (self.ladder.shape[1], self.ladder.shape[1] - 1))
+        coords = {"frequency": f, "error": ("frequency", abs(z - shorter) / abs(z))}
+        return xr.DataArray(z, coords, ("frequency",), "impedance")
+
+    def _impedance(self, s: np.ndarray, moments: int) -> np.ndarray:
+        diagonal, beside = self.ladder[:, :moments]
+        t = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
+        unit = np.eye(max(moments, 1))
+        first = np.array([np.linalg.solve(unit + each * t, unit[0])[0] if moments else 0 for each in s])
+        z: np.ndarray = 1 / (s * self.capacitance * (1 - s * self.resistance * self.capacitance * first))
+        return z
 
     @property
     def rows(self) -> dict[str, str]:

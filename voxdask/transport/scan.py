@@ -113,7 +113,8 @@ class Scan:
         """What a field of unit gradient along a dim rises by across a face of each axis, in units of the first."""
         order = [self.grid.dims[a] for a in self.order]
         axis = 0 if order[0] == dim else order.index(dim) + 3 - self.grid.ndim
-        return np.eye(3)[axis] * self.spacing[axis] / self.spacing[0]
+        rise: np.ndarray = np.eye(3)[axis] * self.spacing[axis] / self.spacing[0]
+        return rise
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The image's values, a few rows at a time."""

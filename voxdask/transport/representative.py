@@ -1,0 +1,185 @@
+"""How large an image must be for a property of it to be that of the material."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from voxdask.transport.scan import Scan
+from voxdask.transport.tortuosity import tortuosity
+
+
+@dataclass(frozen=True)
+class RepresentativeVolume:
+    r"""What :func:`representative_volume` found.
+
+    Attributes
+    ----------
+    table : Dataset
+        Over ``voxels`` of a sub-volume: ``mean``, ``scatter`` (standard deviation), ``count`` and all ``values``.
+    exponent : float
+        Of the scatter's fall with the volume, :math:`\sigma \propto V^{-\alpha/2}`; 1 for uncorrelated parts.
+    error : float
+        Relative standard error of the property at the size of the whole image, from that law.
+    name : str
+        Of the property.
+    """
+
+    table: xr.Dataset
+    exponent: float
+    error: float
+    name: str
+
+    def voxels_for(self, error: float) -> float:
+        """How many voxels an image would need for a relative error."""
+        whole = float(self.table.voxels.max())
+        return float(whole * (self.error / error) ** (2 / self.exponent))
+
+    def plot(self) -> Figure:
+        """Mean and scatter over the size, and every value."""
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        edge = self.table.voxels.values ** (1 / self._ndim)
+        axes.errorbar(edge, self.table["mean"], self.table["scatter"], fmt="o-", capsize=3, label="mean and scatter")
+        values = self.table["values"]
+        axes.plot(np.repeat(edge, values.sizes["sample"]), values.values.ravel(), ".", color="gray", alpha=0.5)
+        axes.set(xlabel="edge of a sub-volume (voxels)", ylabel=self.name, xscale="log")
+        axes.set_title(f"relative error at full size: {self.error:.1%}")
+        axes.legend()
+        return figure
+
+    @property
+    def _ndim(self) -> int:
+        return int(self.table.attrs["ndim"])
+
+    def __repr__(self) -> str:
+        lines = [f"RepresentativeVolume of {self.name}", "     voxels  parts        mean     scatter"]
+        for size in self.table.voxels.values:
+            row = self.table.sel(voxels=size)
+            lines.append(f"{size:11,d} {int(row['count']):6d} {float(row['mean']):11.5g} {float(row['scatter']):11.3g}")
+        return "\n".join([*lines, f"  relative error at full size about {self.error:.2g}"])
+
+
+def representative_volume(
+    image: xr.DataArray | str | os.PathLike[str],
+    property: str | Callable[[xr.DataArray], float] = "d_eff",
+    *,
+    divisions: Sequence[int] = (6, 4, 3, 2, 1),
+    samples: int = 12,
+    seed: int = 0,
+    **options: Any,
+) -> RepresentativeVolume:
+    r"""A property over parts of an image, ever larger ones: its mean, its scatter, and the error at full size.
+
+    .. math:: \sigma(V) = \sigma_1\, V^{-\alpha/2}
+
+    is fitted to the scatter of the parts; its value at the size of the whole is what another image of that size of the
+    same material would differ by.
+
+    Parameters
+    ----------
+    image : DataArray or path
+    property : str or callable, default "d_eff"
+        An attribute of :class:`voxdask.Tortuosity`, such as ``"d_eff"`` or ``"porosity"``, or a function of an image.
+    divisions : sequence of int, default (6, 4, 3, 2, 1)
+        Parts along each axis, for each size.
+    samples : int, default 12
+        Most parts of one size, chosen at random.
+    seed : int, default 0
+        Of that choice.
+    **options
+        For :func:`voxdask.tortuosity`.
+
+    Returns
+    -------
+    RepresentativeVolume
+
+    Raises
+    ------
+    ValueError
+        If `divisions` leave parts of less than two voxels, or fewer than two sizes have several parts.
+
+    References
+    ----------
+    Kanit et al. (2003), Int. J. Solids Struct. 40, 3647, doi:10.1016/S0020-7683(03)00143-4, eq. 21
+
+    Examples
+    --------
+    >>> import numpy as np, voxdask as vd
+    >>> noise = (np.random.default_rng(0).random((24, 24, 24)) < 0.6).astype(np.uint8)
+    >>> found = vd.representative_volume(vd.dataset({"image": noise}).image, "porosity", divisions=(6, 4, 2, 1))
+    >>> found.table.voxels.values
+    array([   64,   216,  1728, 13824])
+    >>> 0.001 < found.error < 0.02  # sqrt(0.4 / 0.6 / 13824) = 0.007
+    True
+    """
+    scan = Scan.of(image)
+    shape, ndim = scan.grid.shape, scan.grid.ndim
+    counts = sorted({int(n) for n in divisions}, reverse=True)
+    if not counts or counts[-1] < 1 or min(shape) // counts[0] < 2:
+        raise ValueError(
+            f"divisions={tuple(divisions)}: of {' x '.join(map(str, shape))} voxels, parts need two or more along each axis"
+        )
+    if sum(n > 1 for n in counts) < 2:
+        raise ValueError(
+            f"divisions={tuple(divisions)}: give two numbers above one or more, to see how the scatter falls"
+        )
+    if not isinstance(samples, int) or samples < 2:
+        raise ValueError(f"samples is {samples!r}; give two or more")
+    rng = np.random.default_rng(seed)
+    name = property if isinstance(property, str) else getattr(property, "__name__", "property")
+    values = np.full((len(counts), samples), np.nan)
+    for row, n in enumerate(counts):
+        size = [length // n for length in shape]
+        chosen = rng.permutation(n**ndim)[:samples]
+        for column, part in enumerate(np.sort(chosen)):
+            corner = np.unravel_index(part, (n,) * ndim)
+            window = {
+                dim: slice(int(c) * s, (int(c) + 1) * s) for dim, c, s in zip(scan.grid.dims, corner, size, strict=True)
+            }
+            values[row, column] = _measure(scan.image.isel(window), property, options)
+    return _fitted(values, np.array([math.prod(length // n for length in shape) for n in counts]), name, ndim)
+
+
+def _measure(part: xr.DataArray, property: str | Callable[[xr.DataArray], float], options: dict[str, Any]) -> float:
+    if callable(property):
+        return float(property(part))
+    try:
+        return float(getattr(tortuosity(part, **options), property))
+    except ValueError as error:
+        if "is not in the image" not in str(error):
+            raise
+        return math.inf if property == "tau" else 0.0  # a part that holds nothing of the phase
+
+
+def _fitted(values: np.ndarray, voxels: np.ndarray, name: str, ndim: int) -> RepresentativeVolume:
+    known = np.isfinite(values)
+    count = known.sum(1)
+    inside = np.where(known, values, 0)
+    mean = inside.sum(1) / np.maximum(count, 1)
+    square = (np.where(known, values - mean[:, None], 0) ** 2).sum(1)
+    scatter = np.where(count > 1, np.sqrt(square / np.maximum(count - 1, 1)), np.nan)
+    usable = (count > 1) & (scatter > 0)
+    whole = voxels.max()
+    exponent, error = 1.0, 0.0
+    if usable.sum() > 1:
+        slope, level = np.polyfit(np.log(voxels[usable] / whole), np.log(scatter[usable]), 1, w=np.sqrt(count[usable]))
+        exponent, error = -2 * float(slope), float(np.exp(level)) / abs(float(mean[-1]))
+    table = xr.Dataset(
+        {
+            "mean": ("voxels", mean),
+            "scatter": ("voxels", scatter),
+            "count": ("voxels", count),
+            "values": (("voxels", "sample"), values),
+        },
+        {"voxels": voxels},
+        {"ndim": ndim},
+    )
+    return RepresentativeVolume(table, exponent, error, name)
