@@ -125,7 +125,8 @@ def representative_volume(
     counts = sorted({int(n) for n in divisions}, reverse=True)
     if not counts or counts[-1] < 1 or min(shape) // counts[0] < 2:
         raise ValueError(
-            f"divisions={tuple(divisions)}: of {' x '.join(map(str, shape))} voxels, parts need two or more along each axis"
+            f"divisions={tuple(divisions)}: parts need two or more of the {' x '.join(map(str, shape))} voxels along "
+            "each axis"
         )
     if sum(n > 1 for n in counts) < 2:
         raise ValueError(
