@@ -21,7 +21,10 @@ ROWS = """
     models.gray_scott models.smoothed_boundary models.multiphase models
     schedule stability trial forecast report inputs runner local_runner chunked_runner march loop simulate
     plot studies manufactured verify indicator labels
-    segmented configurations surface runs clusters triple bounds accessor
+    segmented configurations surface runs clusters triple bounds
+    transport.arrays transport.parallel transport.conductance transport.medium transport.sweeps transport.graph
+    transport.pieces transport.multigrid transport.solver transport.scan transport.tortuosity transport.effective
+    transport.electrode transport.extrapolation transport.representative transport accessor
 """
 LAYERS = ROWS.split()
 

@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import tempfile
+import weakref
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Arrays:
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder, self.size = folder, 0
-        self._maps: list[mmap.mmap] = []
+        self._maps: list[weakref.ref[mmap.mmap]] = []  # an array keeps its file; without one, it goes
 
     @property
     def spilled(self) -> bool:
@@ -57,13 +58,15 @@ class Arrays:
         with tempfile.TemporaryFile(dir=self.folder) as file:
             _reserve(file.fileno(), size, self.folder)
             mapped = mmap.mmap(file.fileno(), size)
-        self._maps.append(mapped)
+        self._maps.append(weakref.ref(mapped))
         return np.frombuffer(mapped, dtype).reshape(shape)
 
     def give_back(self) -> None:
         """Let the system have the memory of mapped pages; they are read again where they are used again."""
-        for mapped in self._maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
+        for reference in self._maps:
+            mapped = reference()
+            if mapped is not None:
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(file: int, size: int, folder: str) -> None:

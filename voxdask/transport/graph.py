@@ -132,21 +132,17 @@ def join_single(lo, hi, ptr, col, weight, place, halved, strong, best, size, par
 
 
 @jit
-def sizes(parent, out):
+def sizes(lo, hi, parent, out):
     """Nodes of each root."""
-    for i in range(len(parent)):
+    for i in range(lo, hi):
         out[find(parent, i)] += 1
 
 
 @jit
-def number_roots(parent, diagonal, place, halved, shape, key):
+def number_roots(lo, hi, n, parent, diagonal, place, halved, shape, key):
     """Write the block of every root, in their order, but for nodes that conduct nothing; returns how many there are."""
-    n = 0
-    for i in range(len(parent)):
-        root = find(parent, i)
-        if diagonal[i] <= 0:
-            continue
-        if root == i:
+    for i in range(lo, hi):
+        if diagonal[i] > 0 and find(parent, i) == i:
             b0, b1, b2 = place[i, 0] >> halved[0], place[i, 1] >> halved[1], place[i, 2] >> halved[2]
             key[n] = (np.int64(b0) * shape[1] + b1) * shape[2] + b2
             n += 1
@@ -154,10 +150,9 @@ def number_roots(parent, diagonal, place, halved, shape, key):
 
 
 @jit
-def assign(parent, diagonal, order, out):
+def assign(lo, hi, n, parent, diagonal, order, out):
     """The number of every node's root, in a given order of the roots; -1 for nodes that conduct nothing."""
-    n = 0
-    for i in range(len(parent)):
+    for i in range(lo, hi):
         if diagonal[i] <= 0:
             out[i] = -1
         elif parent[i] == i:
@@ -165,32 +160,35 @@ def assign(parent, diagonal, order, out):
             n += 1
         else:
             out[i] = out[find(parent, i)]
+    return n
 
 
 @jit
-def members(parent, start, member):
-    """The nodes of each parent, in order: where they start, and themselves."""
-    for i in range(len(parent)):
+def count_members(lo, hi, parent, start):
+    """Count the nodes of each parent c into ``start[c + 1]``."""
+    for i in range(lo, hi):
         if parent[i] >= 0:
             start[parent[i] + 1] += 1
-    for c in range(len(start) - 1):
-        start[c + 1] += start[c]
-    place = start[:-1].copy()
-    for i in range(len(parent)):
-        c = parent[i]
-        if c >= 0:
-            member[place[c]] = i
-            place[c] += 1
 
 
 @jit
-def gather(fill, ptr, col, weight, end, place, parent, start, member, place1, halved, ptr1, col1, weight1, end1):
-    """The edges of the next level: counted, or filled in."""
-    nodes = len(start) - 1
-    mark = np.full(nodes, -1, np.int64)
+def place_members(lo, hi, parent, free, member):
+    """Write the nodes of each parent, in order, from its `free` place on."""
+    for i in range(lo, hi):
+        c = parent[i]
+        if c >= 0:
+            member[free[c]] = i
+            free[c] += 1
+
+
+@jit
+def gather(
+    lo, hi, fill, edges, mark, ptr, col, weight, end, place, parent, start, member, place1, halved, ptr1, col1,
+    weight1, end1,
+):  # fmt: skip
+    """The edges of the next level's nodes: counted, or filled in. Returns how many there are so far."""
     half = np.array([0.5 if s else 1.0 for s in halved])
-    edges = 0
-    for c in range(nodes):
+    for c in range(lo, hi):
         first = edges
         ended = 0.0
         for m in range(start[c], start[c + 1]):
@@ -214,6 +212,7 @@ def gather(fill, ptr, col, weight, end, place, parent, start, member, place1, ha
         ptr1[c + 1] = edges
         if fill:
             end1[c] = ended * half[0]
+    return edges
 
 
 @jit

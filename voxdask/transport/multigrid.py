@@ -65,12 +65,12 @@ class Multigrid:
         if number == len(self.levels) - 1:
             v["sum"][...] = self.inverse @ v["b"]
             return v["sum"]
-        first = self._cycle(number, v["b"])
-        v["sum"][...] = first
+        first, over = self._cycle(number, v["b"]), self.workers.map
+        over(lambda lo, hi: np.copyto(v["sum"][lo:hi], first[lo:hi]), level.ranges)
         edges = (level.ptr, level.col, level.weight, level.diagonal)
-        self.workers.map(lambda lo, hi: loops.residual(lo, hi, *edges, v["b"], v["sum"], v["rest"]), level.ranges)
+        over(lambda lo, hi: loops.residual(lo, hi, *edges, v["b"], v["sum"], v["rest"]), level.ranges)
         second = self._cycle(number, v["rest"])
-        self.workers.map(lambda lo, hi: loops.add(lo, hi, v["sum"], second), level.ranges)
+        over(lambda lo, hi: loops.add(lo, hi, v["sum"], second), level.ranges)
         return v["sum"]
 
     def _cycle(self, number: int, b: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ class Multigrid:
         edges = (level.ptr, level.col, level.weight, level.diagonal)
         over = self.workers.map
         over(lambda lo, hi: loops.scaled(lo, hi, omega, level.diagonal, b, x), level.ranges)
-        target[...] = 0
+        self.workers.series(lambda lo, hi: target[lo:hi].fill(0), len(target))
         over(lambda lo, hi: loops.restrict(lo, hi, *edges, b, x, level.parent, target), level.ranges)
         correction = self._twice(number + 1)
         over(lambda lo, hi: loops.add_from_parent(lo, hi, x, correction, level.parent), level.ranges)
@@ -92,52 +92,56 @@ def _coarser(level: Graph, arrays: Arrays, workers: Workers, slabs: int) -> Grap
     assert level.end is not None and level.place is not None
     halved = halved_axes(level.spacing, level.shape)
     shape = tuple(-(-n // (1 + s)) for n, s in zip(level.shape, halved, strict=True))
-    n, edges = level.nodes, (level.ptr, level.col, level.weight)
-    best, parent = np.empty(n, level.weight.dtype), np.arange(n, dtype=np.int32)
-    loops.strongest(0, n, level.ptr, level.weight, best)
-    loops.join_strong(0, n, *edges, level.place, halved, STRONG, best, parent)
-    size = np.zeros(n, np.int32)
-    loops.sizes(parent, size)
-    loops.join_single(0, n, *edges, level.place, halved, STRONG, best, size, parent)
-    del best, size
-    keys = np.empty(n, np.int64)
-    count = loops.number_roots(parent, level.diagonal, level.place, halved, shape, keys)
-    keys = keys[:count]
-    order = np.argsort(keys, kind="stable")
-    rank = np.empty(count, np.int32)
-    rank[order] = np.arange(count, dtype=np.int32)
-    keys = keys[order]
-    level.parent = arrays.zeros(n, np.int32)
-    loops.assign(parent, level.diagonal, rank, level.parent)
-    del parent, order, rank
-    place = arrays.zeros((count, 3), np.int16)
-    place[:, 2], place[:, 1], place[:, 0] = keys % shape[2], keys // shape[2] % shape[1], keys // (shape[1] * shape[2])
-    del keys
-    start, member = _members(level.parent, count)
+    level.parent, place = _merge(level, arrays, workers, halved, shape)
+    n, count, edges = level.nodes, len(place), (level.ptr, level.col, level.weight)
+    start, member, free = arrays.zeros(count + 1, np.int32), arrays.zeros(n, np.int32), arrays.zeros(count, np.int32)
+    workers.series(lambda lo, hi: loops.count_members(lo, hi, level.parent, start), n)
+    np.cumsum(start, out=start)
+    free[...] = start[:-1]
+    workers.series(lambda lo, hi: loops.place_members(lo, hi, level.parent, free, member), n)
     ptr, end = arrays.zeros(count + 1, np.int32), arrays.zeros(count, level.weight.dtype)
     col, weight = np.zeros(0, np.int32), np.zeros(0, level.weight.dtype)
+    mark = arrays.zeros(count, np.int32)
 
     def gather(fill: bool) -> None:
-        loops.gather(
-            fill, *edges, level.end, level.place, level.parent, start, member, place, halved, ptr, col, weight, end
-        )
+        mark[...] = -1
+        around = (mark, *edges, level.end, level.place, level.parent, start, member, place, halved)
+        workers.accumulate(lambda lo, hi, n: loops.gather(lo, hi, fill, n, *around, ptr, col, weight, end), count)
 
     gather(False)
     col, weight = arrays.zeros(int(ptr[-1]), np.int32), arrays.zeros(int(ptr[-1]), level.weight.dtype)
     gather(True)
     diagonal = arrays.zeros(count, level.weight.dtype)
-    loops.diagonals(0, count, ptr, weight, end, diagonal)
+    workers.series(lambda lo, hi: loops.diagonals(lo, hi, ptr, weight, end, diagonal), count)
     level.ranges = _ranges(level, halved[0], slabs if n > _SMALL else 1)
     spacing = tuple(h * (1 + s) for h, s in zip(level.spacing, halved, strict=True))
     return Graph(shape, spacing, ptr, col, weight, diagonal, end, place)
 
 
-def _members(parent: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nodes of each parent: where they start, and themselves."""
-    start = np.zeros(count + 1, np.int32)
-    member = np.empty(len(parent), np.int32)
-    loops.members(parent, start, member)
-    return start, member
+def _merge(
+    level: Graph, arrays: Arrays, workers: Workers, halved: tuple[int, int, int], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The parent of every node, numbered in the order of blocks, and the blocks of the parents."""
+    n, edges, series = level.nodes, (level.ptr, level.col, level.weight), workers.series
+    best, parent, size = arrays.zeros(n, level.weight.dtype), arrays.zeros(n, np.int32), arrays.zeros(n, np.int32)
+    parent[...] = np.arange(n, dtype=np.int32)
+    alike = (level.place, halved, STRONG, best)
+    series(lambda lo, hi: loops.strongest(lo, hi, level.ptr, level.weight, best), n)
+    series(lambda lo, hi: loops.join_strong(lo, hi, *edges, *alike, parent), n)
+    series(lambda lo, hi: loops.sizes(lo, hi, parent, size), n)
+    series(lambda lo, hi: loops.join_single(lo, hi, *edges, *alike, size, parent), n)
+    keys, blocks = arrays.zeros(n, np.int64), (level.diagonal, level.place, halved, shape)
+    count = workers.accumulate(lambda lo, hi, n: loops.number_roots(lo, hi, n, parent, *blocks, keys), n)
+    keys = keys[:count].copy()
+    order = np.argsort(keys, kind="stable")
+    rank = np.empty(count, np.int32)
+    rank[order] = np.arange(count, dtype=np.int32)
+    keys, place, numbered = keys[order], arrays.zeros((count, 3), np.int16), arrays.zeros(n, np.int32)
+    place[:, 2], place[:, 1], place[:, 0] = keys % shape[2], keys // shape[2] % shape[1], keys // (shape[1] * shape[2])
+
+    given = (parent, level.diagonal, rank, numbered)
+    workers.accumulate(lambda lo, hi, n: loops.assign(lo, hi, n, *given), n)
+    return numbered, place
 
 
 def _ranges(level: Graph, halved: int, slabs: int) -> list[tuple[int, int]]:

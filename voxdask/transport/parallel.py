@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from voxdask.transport.arrays import Arrays
+
+#: Nodes that are gone through before mapped memory is given back.
+_NODES = 1 << 17
 
 Ranges = Sequence[tuple[int, int]]
 
@@ -35,9 +38,31 @@ class Workers:
                 self.arrays.give_back()
             return result
 
-        if len(ranges) == 1:
-            return [job(ranges[0])]
+        if len(ranges) == 1 or self.threads == 1:
+            return [job(bounds) for bounds in ranges]
         return list(self._pool.map(job, ranges))
+
+    def each(self, work: Callable[[int], Any], items: Iterable[int]) -> list[Any]:
+        """What work gives for every item, one after the other."""
+        results = []
+        for item in items:
+            results.append(work(item))
+            if self.arrays.spilled:
+                self.arrays.give_back()
+        return results
+
+    def series(self, work: Callable[[int, int], Any], size: int) -> None:
+        """One range of nodes after the other, where the order matters."""
+        self.accumulate(lambda lo, hi, _: work(lo, hi), size)
+
+    def accumulate(self, work: Callable[[int, int, int], Any], size: int) -> int:
+        """The same, for what goes on from a count; returns the last one."""
+        step, total = _NODES if self.arrays.spilled else max(size, 1), 0
+        for lo in range(0, size, step):
+            total = work(lo, min(lo + step, size), total)
+            if self.arrays.spilled:
+                self.arrays.give_back()
+        return total
 
     def close(self) -> None:
         """Let the threads go."""

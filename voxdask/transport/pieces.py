@@ -231,26 +231,28 @@ def _count(lo, hi, piece, base, halved, reached):
 
 
 @jit
-def _number(count, base):
-    n = 0
-    flat, first = count.ravel(), base.ravel()
-    for i in range(len(flat)):
+def _number(lo, hi, n, count, first):
+    """The first node of each block, from the counts of all; returns the nodes so far."""
+    for i in range(lo, hi):
         first[i] = n
-        n += flat[i]
+        n += count[i]
     return n
 
 
 @jit
-def _drop(floating, ptr, col, weight, end, place):
-    """Take nodes that float out of a graph, in place; no edge leads from them to others. Returns nodes and edges."""
-    new = np.empty(len(floating), np.int32)
-    n = 0
-    for i in range(len(floating)):
+def _renumber(lo, hi, n, floating, new):
+    """New numbers of nodes that do not float; returns how many there are so far."""
+    for i in range(lo, hi):
         new[i] = n
         if not floating[i]:
             n += 1
-    edges = 0
-    for i in range(len(floating)):
+    return n
+
+
+@jit
+def _drop(lo, hi, edges, floating, ptr, col, weight, end, place, new):
+    """Take nodes that float out of a graph, in place; no edge leads from them to others. Returns the edges so far."""
+    for i in range(lo, hi):
         start, stop = ptr[i], ptr[i + 1]
         if floating[i]:
             continue
@@ -261,8 +263,7 @@ def _drop(floating, ptr, col, weight, end, place):
         for e in range(start, stop):
             col[edges], weight[edges] = new[col[e]], weight[e]
             edges += 1
-    ptr[n] = edges
-    return n, edges
+    return edges
 
 
 @dataclass
@@ -304,7 +305,12 @@ def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
     ranges = even(blocks[0], slabs)
     given = (medium.values, medium.ends, *medium.weights, halved)
     workers.map(lambda lo, hi: _cut(lo, hi, *given, STRONG, piece, count), ranges)
-    nodes = _number(count, base)
+
+    def number() -> int:
+        flat = count.ravel(), base.ravel()
+        return workers.accumulate(lambda lo, hi, n: _number(lo, hi, n, *flat), count.size)
+
+    nodes = number()
     ptr, end = arrays.zeros(nodes + 1, np.int32), arrays.zeros(nodes, medium.dtype)
     place, sides = arrays.zeros((nodes, 3), np.int16), np.zeros(nodes, np.uint8)
     col, weight = np.zeros(0, np.int32), np.zeros(0, medium.dtype)
@@ -319,14 +325,19 @@ def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
     link(True)
     percolating = connected = 0
     if not medium.periodic[0]:
-        reached = _reached(ptr, col, sides)
+        reached = _reached(ptr, col, sides, arrays, workers)
         loose = reached == 0
         if loose.any():
             workers.map(lambda lo, hi: _forget(lo, hi, medium.values, piece, base, count, halved, loose), ranges)
             medium.wrap()
-            nodes, edges = _drop(loose, ptr, col, weight, end, place)
+            new = arrays.zeros(nodes, np.int32)
+            kept = workers.accumulate(lambda lo, hi, n: _renumber(lo, hi, n, loose, new), nodes)
+            graph = (ptr, col, weight, end, place)
+            edges = workers.accumulate(lambda lo, hi, n: _drop(lo, hi, n, loose, *graph, new), nodes)
+            ptr[kept] = edges
+            nodes = kept
             ptr, col, weight, end, place = ptr[: nodes + 1], col[:edges], weight[:edges], end[:nodes], place[:nodes]
-            _number(count, base)
+            number()
         voxels = np.zeros(4, np.int64)
         for found in workers.map(
             lambda lo, hi: _count(lo, hi, piece, base, halved, reached[~loose]), even(shape[0], slabs)
@@ -334,7 +345,7 @@ def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
             voxels += found
         percolating, connected = int(voxels[3]), int(voxels.sum())
     diagonal = arrays.zeros(nodes, medium.dtype)
-    diagonals(0, nodes, ptr, weight, end, diagonal)
+    workers.series(lambda lo, hi: diagonals(lo, hi, ptr, weight, end, diagonal), nodes)
     wide = tuple(h * (1 + s) for h, s in zip(spacing, halved, strict=True))
     return Pieces(
         piece, base, halved, Graph(blocks, wide, ptr, col, weight, diagonal, end, place), percolating, connected
@@ -348,10 +359,11 @@ def halved_axes(spacing: Sequence[float], shape: Sequence[int]) -> tuple[int, in
     return a, b, c
 
 
-def _reached(ptr: np.ndarray, col: np.ndarray, sides: np.ndarray) -> np.ndarray:
+def _reached(ptr: np.ndarray, col: np.ndarray, sides: np.ndarray, arrays: Arrays, workers: Workers) -> np.ndarray:
     """For every node, which ends its component is connected to: 1 for the first, 2 for the last, 3 for both."""
-    parent = np.arange(len(sides), dtype=np.int32)
-    roots(0, len(sides), ptr, col, parent)
+    parent = arrays.zeros(len(sides), np.int32)
+    parent[...] = np.arange(len(sides), dtype=np.int32)
+    workers.series(lambda lo, hi: roots(lo, hi, ptr, col, parent), len(sides))
     found = np.zeros(len(sides), np.uint8)
     _mark(parent, sides, found)
     return found

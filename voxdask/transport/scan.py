@@ -126,11 +126,12 @@ class Scan:
         rows, size = max(1, _READ // max(1, math.prod(self.grid.shape[1:]))), self.grid.shape[0]
         return [(lo, min(lo + rows, size)) for lo in range(0, size, rows)]
 
-    def read(self, convert: Callable[[np.ndarray], np.ndarray], out: np.ndarray) -> None:
+    def read(self, convert: Callable[[np.ndarray], np.ndarray], out: np.ndarray, arrays: Arrays) -> None:
         """Fill an array of the solve with what becomes of the image's values."""
         view = self.as_image(out)
         for (lo, hi), block in zip(self._rows(), self.blocks(), strict=True):
             view[lo:hi] = convert(block)
+            arrays.give_back()
 
 
 def medium_of(
@@ -140,7 +141,7 @@ def medium_of(
     """Read a medium: held at faces of the first and last layer, at their centres, or with no ends."""
     n0, n1, n2 = scan.shape
     values = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), kind)
-    scan.read(convert, values[1:-1, 1:-1, 1:-1])
+    scan.read(convert, values[1:-1, 1:-1, 1:-1], arrays)
     held = np.zeros((2, n1, n2), dtype)
     if ends == "face":
         held[0], held[1] = (2 * values[h, 1:-1, 1:-1].astype(dtype) for h in (1, -2))

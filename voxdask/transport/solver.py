@@ -193,7 +193,7 @@ class _Run:
         self._last = 0.0
         self._steps: list[float] = []
         self._products: list[float] = []
-        solver._p.fill(0)
+        solver.workers.map(lambda lo, hi: solver._p[lo : hi + 2].fill(0), solver.ranges)
 
     def precondition(self) -> float:
         """r -= step A p and z = B r; sets (r, z), and returns (r, r)."""
@@ -201,15 +201,14 @@ class _Run:
         assert s._multigrid is not None
         level = s._multigrid.levels[0]
         target = level.vectors["b"]
-        target.fill(0)
+        s.workers.series(lambda lo, hi: target[lo:hi].fill(0), len(target))
         around = (m.values, m.ends, *m.weights, m.periodic, s.pieces.piece, s.pieces.base, s.pieces.halved)
         over, step = s.workers.map, real(self.step)
         squares = sum(
             over(lambda lo, hi: sweeps.residual_sweep(lo, hi, step, self.omega, s._p, s._r, *around, target), s.ranges)
         )
-        for lo, hi in s.ranges:
-            for h in sorted({lo, hi - 1}):
-                sweeps.residual_seam(h, self.omega, s._r, *around, target)
+        seams = sorted({h for lo, hi in s.ranges for h in (lo, hi - 1)})
+        s.workers.each(lambda h: sweeps.residual_seam(h, self.omega, s._r, *around, target), seams)
         e = s._multigrid.solve()
         self._last = self.product
         self.product = sum(
@@ -225,8 +224,11 @@ class _Run:
         curvature = sum(s.workers.map(lambda lo, hi: sweeps.direction_sweep(lo, hi, *given), s.ranges))
         if m.periodic[0]:
             s._p[0], s._p[-1] = s._p[-2], s._p[1]
-        for _, hi in s.ranges:
-            curvature += sweeps.direction_seam(hi - 1, s._p, m.values, m.weights[0])
+        curvature += sum(
+            s.workers.each(
+                lambda h: sweeps.direction_seam(h, s._p, m.values, m.weights[0]), (hi - 1 for _, hi in s.ranges)
+            )
+        )
         self.step = self.product / curvature
         self.gain = self.step * self.product
         self.turns += 1

@@ -266,6 +266,17 @@ def _medium_of(scan: Scan, phase: Any, arrays: Arrays, dtype: np.dtype, sides: s
     return medium, total / scan.grid.size
 
 
+class _Mapped:
+    """An array in a file, which Dask would copy if it knew."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.array(self.array[index])
+
+
 class _Through:
     """Steady flow from one end of a medium to the other."""
 
@@ -309,9 +320,10 @@ class _Through:
                     np.copyto(x[h], np.nan, where=~inside)
 
             self.solver.workers.map(clear, self.solver.ranges)
-        view, skipped = self.scan.as_image(x), 0 if self.ends == "face" else 1
+        view: Any = self.scan.as_image(x)
+        skipped = 0 if self.ends == "face" else 1
         if self.arrays.spilled:
-            view = da.from_array(view, name=f"concentration-{uuid.uuid4().hex}", asarray=False)
+            view = da.from_array(_Mapped(view), name=f"concentration-{uuid.uuid4().hex}", asarray=False)
         dim = self.scan.direction
         kept = self.scan.image.isel({dim: slice(skipped, self.scan.shape[0] - skipped)})
         return xr.DataArray(view, kept.coords, kept.dims, "concentration"), share, mean
