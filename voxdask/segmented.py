@@ -103,25 +103,39 @@ def open_segmented(image: Image) -> Segmented:
     ValueError
         If it has other dims than one to three spatial ones with even coordinates, or samples at nodes.
     """
+    image, grid = open_voxels(image)
+    if image.dtype.kind not in "biu":
+        raise TypeError(
+            f"image has dtype {image.dtype}, but labels are whole numbers or truth values; give image.astype(int) "
+            "where it holds labels, or a phase as a condition, e.g. image > threshold"
+        )
+    return Segmented(image, image.data, grid)
+
+
+def open_voxels(image: Image) -> tuple[xr.DataArray, Grid]:
+    """An image of any values and its grid; what lies in a file that xarray opened is read in slabs.
+
+    Raises
+    ------
+    TypeError
+        If `image` is neither a DataArray nor a path.
+    ValueError
+        If it has other dims than one to three spatial ones with even coordinates, or samples at nodes.
+    """
     if isinstance(image, str | os.PathLike):
         image = open_image(image).image
     if not isinstance(image, xr.DataArray):
         raise TypeError(
             f"image is a {type(image).__name__}; give a DataArray, e.g. vd.dataset({{'image': array}}).image, or a path"
         )
-    if image.dtype.kind not in "biu":
-        raise TypeError(
-            f"image has dtype {image.dtype}, but labels are whole numbers or truth values; give image.astype(int) "
-            "where it holds labels, or a phase as a condition, e.g. image > threshold"
-        )
     grid = Grid.from_dataset(image)
     if image.dims != grid.dims:
         raise ValueError(f"image has dims {image.dims}; choose a frame, so that {grid.dims} are left")
     if grid.node_centred:
-        raise ValueError(f"image has its samples at nodes along {grid.node_centred[0]!r}; labels belong to voxels")
+        raise ValueError(f"image has its samples at nodes along {grid.node_centred[0]!r}; its values belong to voxels")
     if _is_unread(image):
         image = image.chunk(dict.fromkeys(image.dims, -1) | {image.dims[0]: _rows_on_disk(image)})
-    return Segmented(image, image.data, grid)
+    return image, grid
 
 
 def _is_unread(image: xr.DataArray) -> bool:

@@ -16,15 +16,15 @@ import numpy as np
 import xarray as xr
 
 from voxdask import backend
+from voxdask.bounds import Bounds, hashin_shtrikman_bounds, wiener_bounds
 from voxdask.report import PeakMemory
+from voxdask.segmented import open_segmented
 from voxdask.transport.scan import (
     Scan,
     arrays_for,
     check_limits,
-    labels_in,
     medium_of,
     real_dtype,
-    require_labels,
     warn_of_flat_voxels,
 )
 from voxdask.transport.solver import Solver, Steady
@@ -40,11 +40,12 @@ class EffectiveDiffusivity:
     tensor : DataArray, shape (dims, dims)
         :math:`D_{ij}`: the mean flux along i under a unit mean gradient along j, but for its sign. NaN where it was not
         asked for; with ends at faces only the diagonal is known.
-    fractions : dict of float to float, or None
-        Share of the voxels by diffusivity, where labels have one each.
-    mean, harmonic_mean : float
-        Of the diffusivities of all voxels: Wiener's bounds, between which every eigenvalue of a tensor with periodic
-        boundaries lies.
+    fractions : dict of int to float, or None
+        Share of the voxels by label, where diffusivities go by label.
+    wiener : Bounds
+        Between which every eigenvalue of a tensor with periodic boundaries lies; see :func:`voxdask.wiener_bounds`.
+    hashin_shtrikman : Bounds or None
+        The same for isotropic mixtures, where diffusivities go by label; see :func:`voxdask.hashin_shtrikman_bounds`.
     error : float
         Largest estimated relative error of the diagonal from stopping the iteration.
     converged : bool
@@ -59,9 +60,9 @@ class EffectiveDiffusivity:
     """
 
     tensor: xr.DataArray
-    fractions: dict[float, float] | None
-    mean: float
-    harmonic_mean: float
+    fractions: dict[int, float] | None
+    wiener: Bounds
+    hashin_shtrikman: Bounds | None
     error: float
     converged: bool
     iterations: dict[str, int]
@@ -75,11 +76,13 @@ class EffectiveDiffusivity:
         """What a table of the result says."""
         dims = self.tensor.i.values
         stopped = "" if self.converged else ", NOT CONVERGED"
+        between = self.hashin_shtrikman
+        isotropic = f", {between.lower:.6g} ... {between.upper:.6g} (Hashin-Shtrikman)" if between else ""
         each = ", ".join(f"{dim}: {n}" for dim, n in self.iterations.items())
         rows = {f"D[{dim}]": "  ".join(f"{v:12.6g}" for v in self.tensor.sel(i=dim).values) for dim in dims}
         return {
             **rows,
-            "bounds": f"{self.harmonic_mean:.6g} (layers across) ... {self.mean:.6g} (layers along)",
+            "bounds": f"{self.wiener.lower:.6g} ... {self.wiener.upper:.6g} (Wiener){isotropic}",
             "solve": f"{each} iterations, error {self.error:.1e}{stopped}",
             "cost": f"{self.voxels:,} voxels in {format_seconds(self.wall_time)}, {format_bytes(self.peak_memory)}",
         }
@@ -192,8 +195,8 @@ def effective_diffusivity(
     return EffectiveDiffusivity(
         tensor=xr.DataArray(values.scale * tensor, {"i": list(dims), "j": list(dims)}, ("i", "j"), "D_eff"),
         fractions=values.fractions,
-        mean=values.mean,
-        harmonic_mean=values.harmonic_mean,
+        wiener=values.wiener,
+        hashin_shtrikman=values.hashin_shtrikman,
         error=max(errors),
         converged=converged,
         iterations={dim: s.iterations for dim, s in found.items()},
@@ -217,32 +220,24 @@ class _Diffusivities:
 
     def __init__(self, scan: Scan, by_label: Mapping[int, float] | None, dtype: np.dtype) -> None:
         self.scan, self.dtype = scan, dtype
-        self.fractions: dict[float, float] | None = None
+        self.fractions: dict[int, float] | None = None
+        self.hashin_shtrikman: Bounds | None = None
+        self._by_label = by_label is not None
         if by_label is None:
             self._look()
             return
-        require_labels(scan.image)
         for label, value in by_label.items():
             _require_diffusivity(value, f"diffusivities[{label!r}]")
-        present = labels_in(scan)
-        missing = [label for label in present if int(label) not in by_label]
+        counts = open_segmented(scan.image).counts()
+        missing = [label for label in counts if label not in by_label]
         if missing:
             raise ValueError(f"label {missing[0]} of the image has no entry in diffusivities={dict(by_label)}")
-        self.labels = np.array(sorted(by_label))
-        self.given = np.array([by_label[label] for label in self.labels.tolist()], np.float64)
-        self.scale = float(max(by_label[int(label)] for label in present))
-        self._by_label = True
-        counts = np.zeros(len(self.labels), np.int64)
-        for block in scan.blocks():
-            counts += np.bincount(np.searchsorted(self.labels, block.ravel()), minlength=len(counts))
-        shares = counts / scan.grid.size
-        self.fractions = {}
-        for value, share in zip(self.given.tolist(), shares.tolist(), strict=True):
-            if share:
-                self.fractions[value] = self.fractions.get(value, 0.0) + share
-        self.mean = float(self.given @ shares)
-        conducting = self.given[shares > 0]
-        self.harmonic_mean = float(1 / (shares[shares > 0] / conducting).sum()) if conducting.all() else 0.0
+        self.fractions = {label: count / scan.grid.size for label, count in counts.items()}
+        self.labels = np.array([*counts])
+        self.given = np.array([by_label[label] for label in counts], np.float64)
+        self.scale = float(self.given.max())
+        self.wiener = wiener_bounds(self.fractions, by_label)
+        self.hashin_shtrikman = hashin_shtrikman_bounds(self.fractions, by_label, ndim=scan.grid.ndim)
 
     def _look(self) -> None:
         """Read a field of diffusivities once, for its largest and its means."""
@@ -254,10 +249,9 @@ class _Diffusivities:
             if bad.any():
                 _require_diffusivity(block[bad][0], "a diffusivity in image")
             most, total = max(most, float(block.max())), total + float(block.sum(dtype=np.float64))
-            if inverse < math.inf:
-                inverse = float((1 / block.astype(np.float64)).sum()) + inverse if block.all() else math.inf
-        self.scale, self._by_label = most, False
-        self.mean, self.harmonic_mean = total / self.scan.grid.size, self.scan.grid.size / inverse
+            inverse += float((1 / block.astype(np.float64)).sum()) if block.all() else math.inf
+        self.scale, size = most, self.scan.grid.size
+        self.wiener = Bounds(size / inverse, total / size)
 
     @property
     def kind(self) -> Any:

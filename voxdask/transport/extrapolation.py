@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from voxdask.transport.scan import Scan, chosen, labels_in, require_labels
+from voxdask.segmented import parse_labels
+from voxdask.transport.scan import Scan, labels_in, require_labels
 from voxdask.transport.tortuosity import tortuosity
 
 #: Safety factor of an error bar from two grids.
@@ -94,7 +95,7 @@ def extrapolated_tortuosity(
         share = scan.image
     else:
         require_labels(scan.image)
-        share = scan.image.isin(chosen(phase)).astype(np.float32)
+        share = scan.image.isin(parse_labels("phase", phase)).astype(np.float32)
     whole = {dim: slice(0, n // 4 * 4) for dim, n in zip(scan.grid.dims, scan.grid.shape, strict=True)}
     share, factors = share.isel(whole), (1, 2) if phase is None else (2, 4)
     porosity = float(share.mean(dtype=np.float64))

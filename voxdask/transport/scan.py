@@ -16,8 +16,8 @@ import xarray as xr
 
 from voxdask import backend
 from voxdask.grid import Grid
-from voxdask.images import open_image
 from voxdask.inputs import reader
+from voxdask.segmented import mask_of, open_voxels, parse_labels
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.medium import Medium
 from voxdask.units import format_bytes, parse_bytes
@@ -53,17 +53,7 @@ class Scan:
     @classmethod
     def of(cls, image: Any, direction: str | None = None) -> Scan:
         """Open an image, or take one; TypeError or ValueError if it is none."""
-        if isinstance(image, str | os.PathLike):
-            image = open_image(image).image
-        if not isinstance(image, xr.DataArray):
-            raise TypeError(
-                f"image is a {type(image).__name__}; give a path, or a DataArray such as vd.open_image(path).image "
-                '(of an array: vd.dataset({"image": array}).image)'
-            )
-        grid = Grid.from_dataset(image)
-        if set(image.dims) != set(grid.dims):
-            raise ValueError(f"image has dims {image.dims}; choose a frame, so that {grid.dims} are left")
-        image = image.transpose(*grid.dims)
+        image, grid = open_voxels(image)
         if direction is None:
             direction = grid.dims[0]
         if direction not in grid.dims:
@@ -170,11 +160,11 @@ def labelled_medium(
 ) -> tuple[Medium, float]:
     """The medium of some labels, and their share of all voxels; ValueError if there are none."""
     require_labels(scan.image)
-    labels, total = chosen(phase), 0
+    labels, total = parse_labels("phase", phase), 0
 
     def member(block: np.ndarray) -> np.ndarray:
         nonlocal total
-        mine = block == labels[0] if len(labels) == 1 else np.isin(block, labels)
+        mine = mask_of(block, labels)
         total += int(np.count_nonzero(mine))
         return mine
 
@@ -183,14 +173,6 @@ def labelled_medium(
         held = ", ".join(map(str, labels_in(scan)[:20]))
         raise ValueError(f"phase {phase} is not in the image, which holds {held}")
     return medium, total / scan.grid.size
-
-
-def chosen(phase: Any) -> tuple[int, ...]:
-    """The labels that a caller named; TypeError if they are none."""
-    labels = phase if isinstance(phase, tuple | list | np.ndarray) else [phase]
-    if not len(labels) or not all(isinstance(label, int | np.integer | np.bool_) for label in labels):
-        raise TypeError(f"phase is {phase!r}; give a label, which is a whole number, or several")
-    return tuple(int(label) for label in labels)
 
 
 def require_labels(image: xr.DataArray) -> None:
