@@ -287,3 +287,21 @@ def test_an_example_states_physics_cost_and_command(name: str, capsys: pytest.Ca
         module.main(["--help"])
     assert done.value.code == 0
     assert "Physics:" in capsys.readouterr().out
+
+
+def test_tortuosity_of_an_electrode(tmp_path: Path) -> None:
+    results = example("tortuosity_of_an_electrode").main(["--size", "32", "--output", str(tmp_path)])
+    assert (tmp_path / "tortuosity.png").stat().st_size > 10_000
+    assert results.tau.dims == ("phase", "direction") and results.sizes == {"phase": 3, "direction": 3}
+    assert (results.tau >= 1).all() and (results.error <= 1e-4).all()
+    assert (results.percolating <= results.porosity).all()
+    assert float(results.porosity.sum("phase").max()) == pytest.approx(1)
+
+
+@pytest.mark.skipif(not ELECTRODE.exists(), reason="the tomogram is not here")
+def test_tortuosity_of_the_tomogram(tmp_path: Path) -> None:
+    arguments = ["--image", str(ELECTRODE), "--size", "64", "--output", str(tmp_path)]
+    results = example("tortuosity_of_an_electrode").main(arguments)
+    assert results.phase.values.tolist() == [0, 85, 170]
+    with pytest.raises(SystemExit, match="--size is 999"):
+        example("tortuosity_of_an_electrode").main(["--image", str(ELECTRODE), "--size", "999"])
