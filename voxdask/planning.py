@@ -20,6 +20,8 @@ TILE_BYTES = 1 << 20
 MEMORY_TILE_BYTES = 4 << 20
 #: The same for sums of fields, which have nothing to share, and take as much again for what is between.
 SUM_TILE_BYTES = 1 << 18
+#: Parts of a block or slab on a device that are summed up one after the other.
+DEVICE_SUMS = 8
 #: Bytes of a run that do not grow with the grid: code, buffers of files, thread stacks.
 OVERHEAD_BYTES = 16 << 20
 #: Bytes of one chunk of a saved frame, before compression.
@@ -100,6 +102,11 @@ class Problem:
             return Width(self.fields, self.spectrum_row_bytes, self.spectrum_row_bytes)
         # they lie in storage as they are at hand, with ghost layers along all axes but the first
         return Width(self.fields if kind == "state" else self.constants, self.padded_row_bytes, self.padded_row_bytes)
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of one column of the spectrum, also when a transform that halves the first axis makes it complex."""
+        return (self.shape[0] + 2) * self.mode_bytes
 
     @property
     def nominal_rates(self) -> Rates:
@@ -230,7 +237,7 @@ def tile_bytes(problem: Problem, rows: int, columns: int, *, padded: bool = True
     slab += problem.fields * rows * problem.row_bytes
     # a transform makes the next array before the last is given up
     slab += 2 * rows * problem.spectrum_row_bytes
-    return slab + (2 * problem.shape[0] * columns * problem.mode_bytes if problem.spectral else 0)
+    return slab + (2 * columns * problem.column_bytes if problem.spectral else 0)
 
 
 def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns: int) -> int:
@@ -353,7 +360,6 @@ def spill(
             "and can't be spilled"
         )
     cache_rows, cache_columns = _cache_tiles(problem, TILE_BYTES)
-    column_bytes = problem.shape[0] * problem.mode_bytes
 
     def cut_for(route: Route, workers: int, limit: int) -> Cut | None:
         def budget(rows: int, columns: int) -> int:
@@ -361,7 +367,7 @@ def spill(
             return limit - fixed_bytes(workers, limit) - workers * tile
 
         return cut(
-            route, problem.shape, columns=problem.columns, column_bytes=column_bytes,
+            route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
             row_bytes=problem.padded_row_bytes, fill_slabs=workers, budget=budget,
         )  # fmt: skip
 
@@ -391,8 +397,8 @@ def spill(
             "spilled", problem, workers, *thin, rows, columns, route.depth, route.steps, best.bytes, save, save, total,
             disk, memory_limit, reason,
         )  # fmt: skip
-    least = next(1 << k for k in range(20, 63) if any(cut_for(route, 1, 1 << k) for route in routes))
-    needed = _least(least // 2, least, lambda limit: any(cut_for(route, 1, limit) for route in routes))
+    power = next(1 << k for k in range(20, 63) if any(cut_for(route, 1, 1 << k) for route in routes))
+    needed = least(power // 2, power, lambda limit: any(cut_for(route, 1, limit) for route in routes))
     raise MemoryError(
         f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: a slab of one row "
         f"of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels takes {format_bytes(needed)}"
@@ -405,8 +411,8 @@ def spilled_seconds(problem: Problem, found: Cut, threads: int, tile_rows: int, 
     seconds = sum(
         sweep_seconds(chain, problem.shape[0], found.rows, tile_rows, threads, rates) for chain in route.chains
     )
-    columns, column_bytes = problem.fields * problem.columns, problem.shape[0] * problem.mode_bytes
-    seconds += pencils_seconds(route.pencils, columns, column_bytes, found.columns, threads, rates)
+    columns = problem.fields * problem.columns
+    seconds += pencils_seconds(route.pencils, columns, problem.column_bytes, found.columns, threads, rates)
     return seconds / route.steps
 
 
@@ -415,7 +421,7 @@ def _whole(size: int, width: int) -> int:
     return -(-size // width) * width
 
 
-def _least(low: int, high: int, fits: Callable[[int], bool]) -> int:
+def least(low: int, high: int, fits: Callable[[int], bool]) -> int:
     """The smallest number from `low` + 1 to `high` that fits, which `high` does."""
     while high - low > 1:
         middle = (low + high) // 2

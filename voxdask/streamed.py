@@ -22,7 +22,7 @@ from voxdask.halo import ArrayRows, PaddedRows, PieceRows
 from voxdask.kernels import Filter, Update, update_of
 from voxdask.passes import Context
 from voxdask.pencil import tiles as split
-from voxdask.planning import Plan
+from voxdask.planning import DEVICE_SUMS, Plan
 from voxdask.recycler import pages
 from voxdask.steppers.base import Terms
 from voxdask.storage import Rows, Spectra
@@ -173,7 +173,7 @@ class StreamedFields(Deferred):
         items = [(j, name) for j in range(len(self.pencils)) for name in self.system.fields]
         multiply = dict(zip(self.system.fields, filters, strict=True))
         held: dict[int, list[Any]] = {}
-        one = aligned(self.plan.problem.shape[0] * self.plan.problem.mode_bytes * self.plan.pencil_columns)
+        one = aligned(self.plan.problem.column_bytes * self.plan.pencil_columns)
         memory = self._memory_of(3 * (1 + count) * one)
 
         def take(k: int) -> None:
@@ -242,11 +242,12 @@ class StreamedFields(Deferred):
 
     def _take_turn(self, link: Link, turn: Turn, window: _Window) -> None:
         """What a link does to a slab, shared out among the threads."""
-        size, width = self.system.grid.shape[0], self.plan.sum_rows if isinstance(link, Sum | Size) else self.plan.rows
+        size, sums = self.system.grid.shape[0], isinstance(link, Sum | Size)
+        width, parts = (self.plan.sum_rows, DEVICE_SUMS) if sums else (self.plan.rows, 1)
         ranges = [
             (row + a, row + b)
             for row, lo, hi in domain_rows(turn.lo, turn.hi, size)
-            for a, b in self._shares(hi - lo, width)
+            for a, b in self._shares(hi - lo, width, parts)
         ]
         work: Callable[[int, int], None]
         if isinstance(link, Advance):
@@ -322,12 +323,13 @@ class StreamedFields(Deferred):
             states = (window.inner(stream, name, lo, hi) for stream in link.states)
             link.sums[name, lo] = tiles.square_sums(total, states, link.atol, link.rtol)
 
-    def _shares(self, size: int, width: int) -> list[tuple[int, int]]:
-        """Ranges of at most `width`, about as wide as each other, as many for one thread as for another."""
-        if self.like is not None:
-            return [(0, size)]
+    def _shares(self, size: int, width: int, parts: int = 1) -> list[tuple[int, int]]:
+        """Ranges about as wide as each other: of at most `width`, as many for one thread as for another.
+
+        On a device there are as many `parts`.
+        """
         threads = self.plan.threads
-        count = min(size, threads * math.ceil(size / (threads * width)))
+        count = min(size, threads * math.ceil(size / (threads * width)) if self.like is None else parts)
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))
 
     def _map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
