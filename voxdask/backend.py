@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -94,6 +95,11 @@ def to_device(a: Any) -> Any:
     return cupy.asarray(a)
 
 
+def in_order(a: Any) -> Any:
+    """An array that a kernel may run over: on a device in C order, which CuPy's transforms, say, do not keep."""
+    return cupy.ascontiguousarray(a) if is_device_array(a) else a
+
+
 def a_device_array() -> Any:
     """An empty array on the GPU, for others to be like."""
     return cupy.empty(0, np.float32)
@@ -113,15 +119,22 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return array
 
 
+_streams = threading.local()
+
+
 @contextmanager
 def stream_of_its_own(like: Any) -> Iterator[None]:
     """Work within the block runs beside that of other threads on a device, and is done at its end."""
     if not is_device_array(like):
         yield
         return
-    with cupy.cuda.Stream(non_blocking=True) as stream:
-        yield
-        stream.synchronize()
+    if not hasattr(_streams, "own"):  # one for each thread: CuPy's pool keeps what was freed for the stream it was for
+        _streams.own = cupy.cuda.Stream(non_blocking=True)
+    with _streams.own as stream:
+        try:
+            yield
+        finally:  # whoever caught an error may give up memory that is still written to
+            stream.synchronize()
 
 
 def transfer(source: Any, target: Any) -> None:
@@ -149,9 +162,15 @@ def finish_transfers() -> None:
     cupy.cuda.get_current_stream().synchronize()
 
 
+#: What CUDA and cuFFT call it, when the pool of CuPy is not the one that found out.
+_NO_MEMORY = ("cudaErrorMemoryAllocation", "CUFFT_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the GPU has no memory left."""
-    return cupy is not None and isinstance(error, cupy.cuda.memory.OutOfMemoryError)
+    if cupy is None:
+        return False
+    return isinstance(error, cupy.cuda.memory.OutOfMemoryError) or any(name in str(error) for name in _NO_MEMORY)
 
 
 def raw_module(source: str) -> Any:

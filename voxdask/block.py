@@ -17,7 +17,7 @@ from voxdask.halo import ArrayRows, PaddedRows, Rows
 from voxdask.kernels import Filter, Kernel, Update
 from voxdask.passes import Context
 from voxdask.pencil import tiles as split
-from voxdask.planning import Plan
+from voxdask.planning import DEVICE_SUMS, Plan
 from voxdask.steppers.base import RATE, Target, Terms
 from voxdask.system import SUM, Operators, System, saved_by
 from voxdask.tiles import Workspace
@@ -85,7 +85,7 @@ class BlockFields:
         self.xp, self.depth, self.finite = backend.namespace(like), operators.program.halo, True
         self.workspace, self._free = Workspace(), list[dict[str, Any]]()
         rows, columns = (system.grid.shape[0], plan.problem.columns) if like is not None else (plan.rows, plan.columns)
-        sum_rows = rows if like is not None else plan.sum_rows
+        sum_rows = max(1, rows // DEVICE_SUMS) if like is not None else plan.sum_rows
         self.context = Context(system, operators.equation.rates, rows, columns, sum_rows)
         self._thin = plan.rows
         self.slabs = split(system.grid.shape[0], rows)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from voxdask.costs import Rates
-from voxdask.planning import OVERHEAD_BYTES, Plan, Problem, make_plan, spilled_seconds
+from voxdask.planning import OVERHEAD_BYTES, Plan, Problem, least, spill, spilled_seconds
 from voxdask.spilling import FILE_BYTES, Cut, Route, cut
 from voxdask.units import format_bytes
 
 #: The share of a device's memory that is planned for: pools and plans of transforms take some, too.
 _SHARE = 0.9
+#: Bytes of numbers and of little arrays.
+_SMALL_BYTES = 1 << 12
+#: Layers of ghost voxels, and what they are made of, that are there at once while one is filled.
+_LAYERS = 3
 
 
 def block_bytes(problem: Problem) -> int:
     """Bytes on a device of a run that fits there: states, a rate of change, spectra, and a transform's workspace."""
-    total = (problem.registers * problem.fields + problem.constants) * problem.padded_bytes
+    total = _beside(problem) + (problem.registers * problem.fields + problem.constants) * problem.padded_bytes
     total += problem.inner * problem.padded_bytes + problem.fields * problem.voxels * problem.itemsize
-    return total + (problem.fields * problem.spectra + 2 * problem.spectral) * problem.spectrum_bytes
+    return total + (problem.fields * problem.spectra + 3 * problem.spectral) * problem.spectrum_bytes
+
+
+def _beside(problem: Problem) -> int:
+    """Bytes of ghost layers, of positions and wavenumbers, and of numbers."""
+    layers = _LAYERS * max(problem.padded_bytes // (n + 2 * problem.halo) for n in problem.shape)
+    return layers + 2 * sum(problem.shape) * problem.itemsize + _SMALL_BYTES
 
 
 def turn_bytes(problem: Problem, rows: int, columns: int) -> int:
     """Bytes that work on a slab or a pencil takes on a device, beside what is at hand."""
     slab = problem.inner * (rows + 2 * problem.halo) * problem.padded_row_bytes
-    slab += problem.fields * rows * problem.row_bytes + 3 * rows * problem.spectrum_row_bytes
-    return max(slab, 3 * problem.shape[0] * columns * problem.mode_bytes if problem.spectral else 0)
+    slab += problem.fields * rows * problem.row_bytes + 4 * rows * problem.spectrum_row_bytes
+    return _beside(problem) + max(slab, 4 * columns * problem.column_bytes if problem.spectral else 0)
 
 
 def plan_on_device(
@@ -34,6 +44,7 @@ def plan_on_device(
     memory_limit: int,
     routes: Sequence[Route],
     frame_bytes: int = 0,
+    kept_bytes: int = 0,
     rates: Rates | None = None,
 ) -> Plan:
     """Choose a tier, and slabs and pencils, for a GPU.
@@ -45,8 +56,8 @@ def plan_on_device(
         Bytes that the run may take on the device, and on the host beside the caller's arrays.
     routes : sequence of Route
         The ways in which a run may go through the device.
-    frame_bytes : int
-        Frames that the run keeps on the host.
+    frame_bytes, kept_bytes : int
+        Frames that the run keeps on the host, and on the device if it fits there as one block.
     rates : Rates, optional
         What parts of a step cost.
 
@@ -67,34 +78,32 @@ def plan_on_device(
     'block'
     """
     size, limit = problem.shape[0], int(_SHARE * device_limit)
-    whole = block_bytes(problem)
+    whole = block_bytes(problem) + kept_bytes
     if whole <= limit:
         thin = max(1, FILE_BYTES // problem.row_bytes)
         chunk = min(size, thin)
         return Plan(
             "block", problem, 1, min(size, thin), problem.columns, size, problem.columns, 1, 1, 0, chunk, chunk,
-            OVERHEAD_BYTES + frame_bytes, 0, memory_limit, f"{format_bytes(whole)} fit on the GPU", device_bytes=whole,
+            OVERHEAD_BYTES + frame_bytes - kept_bytes, 0, memory_limit, f"{format_bytes(whole)} fit on the GPU",
+            device_bytes=whole,
         )  # fmt: skip
 
-    def budget(rows: int, columns: int) -> int:
-        return limit - turn_bytes(problem, rows, columns)
+    def cuts(free: int) -> list[Cut]:
+        def budget(rows: int, columns: int) -> int:
+            return free - turn_bytes(problem, rows, columns)
 
-    cuts = [
-        found
-        for route in routes
-        if (
-            found := cut(
-                route, problem.shape, columns=problem.columns, column_bytes=size * problem.mode_bytes,
+        every = (
+            cut(
+                route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
                 row_bytes=problem.padded_row_bytes, fill_slabs=1, budget=budget,
             )
-        )
-    ]  # fmt: skip
-    if not cuts:
-        raise MemoryError(
-            f"the run cannot go through the GPU: slabs of one row of {' x '.join(map(str, problem.shape[1:])) or '1'} "
-            f"voxels do not fit into the {format_bytes(device_limit)} that are free there"
-        )
-    best: Cut = min(cuts, key=lambda found: spilled_seconds(problem, found, 1, found.rows, rates))
+            for route in routes
+        )  # fmt: skip
+        return [found for found in every if found]
+
+    if not (found := cuts(limit)):
+        raise MemoryError(_too_small(problem, device_limit, lambda free: free >= whole or bool(cuts(free))))
+    best = min(found, key=lambda each: spilled_seconds(problem, each, 1, each.rows, rates))
     rows, columns, route = best.rows, best.columns, best.route
     state = problem.fields * problem.padded_row_bytes * size
     held = route.states * state + problem.constants * problem.padded_row_bytes * size
@@ -107,10 +116,21 @@ def plan_on_device(
             "streamed", problem, 1, rows, columns, rows, columns, route.depth, route.steps, best.bytes, chunk, chunk,
             OVERHEAD_BYTES + held + frame_bytes, 0, memory_limit, reason, device_bytes=taken,
         )  # fmt: skip
-    on_disk = make_plan(problem, memory_limit=memory_limit, threads=1, routes=lambda: [route])
+    on_disk = spill(problem, memory_limit, 1, OVERHEAD_BYTES + held, [route])
     rows, columns = min(rows, on_disk.slab_rows), min(columns, on_disk.pencil_columns)
     return Plan(
         "spilled", problem, 1, rows, columns, rows, columns, route.depth, route.steps, best.bytes, on_disk.save_rows,
         on_disk.save_rows, on_disk.memory_bytes, on_disk.disk_bytes, memory_limit, f"{reason}, nor on the host",
         device_bytes=taken,
     )  # fmt: skip
+
+
+def _too_small(problem: Problem, device_limit: int, fits: Callable[[int], bool]) -> str:
+    """What to tell whoever's device has not even room for the thinnest slabs."""
+    power = next(1 << k for k in range(63) if fits(1 << k))
+    needed = int(least(power // 2, power, fits) / _SHARE) + 1
+    return (
+        f"the run cannot go through the GPU: {format_bytes(device_limit)} are free there, and slabs of one row of "
+        f"{' x '.join(map(str, problem.shape[1:])) or '1'} voxels take {format_bytes(needed)}; end what else uses the "
+        'GPU, or use device="cpu"'
+    )

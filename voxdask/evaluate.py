@@ -68,9 +68,11 @@ def evaluate(prepared: Prepared, kernel: Kernel, time: float, *, release: bool) 
     plan = make_plan(problem_of(prepared), memory_limit=_PLENTY, threads=threads, why="an evaluation")
     if prepared.lazy:
         return _lazily(prepared, plan, kernel, time, release)
-    arrays = {n: to_host_dtype(a, system.dtype) for n, a in {**prepared.fields, **prepared.constants}.items()}
-    some = next(iter(arrays.values()))
-    fields = BlockFields(system, prepared.operators, plan, {}, some if backend.is_device_array(some) else None)
+    given = {**prepared.fields, **prepared.constants}
+    there = any(map(backend.is_device_array, prepared.fields.values()))
+    bring = backend.to_device if there else backend.to_host
+    arrays = {n: to_host_dtype(bring(a), system.dtype) for n, a in given.items()}
+    fields = BlockFields(system, prepared.operators, plan, {}, backend.a_device_array() if there else None)
     try:
         return fields.evaluate(kernel, time, arrays, release=release)
     finally:
@@ -104,13 +106,16 @@ def derivative(
         raise NotImplementedError("there is no tangent or adjoint of an equation that joins the members of a family")
     prepared = prepare(equation, ds, boundary)
     system = prepared.system
-    arrays = {n: np.asarray(a, system.dtype) for n, a in {**prepared.fields, **prepared.constants}.items()}
+    given = {**prepared.fields, **prepared.constants}
+    arrays = {n: np.asarray(backend.to_host(a), system.dtype) for n, a in given.items()}
     label = "sensitivity" if transpose else "change"
     changes = {}
     for name in equation.fields:
         if name not in change:
             raise ValueError(f"the {label} has no field {name!r}, which the model has")
-        changes[name] = np.array(on_grid(f"{label} of {name}", change[name], system.grid), system.dtype, order="C")
+        changes[name] = np.array(
+            backend.to_host(on_grid(f"{label} of {name}", change[name], system.grid)), system.dtype, order="C"
+        )
     for block in changes.values():
         halo.release(block, 0, system.axes)
     program = prepared.operators.program

@@ -161,8 +161,11 @@ class LocalRunner:
         return {name: bring(self.fields.rows_of(shown, name, 0, size)) for name in self.system.fields}
 
     def close(self) -> None:
+        """Let threads and memory go."""
         if hasattr(self, "fields"):
             self.fields.close()
+            del self.fields
+            self.state, self.history, self.carried = None, (), ()
 
     def _open(self, store: RunStore | None) -> None:
         """Make the storage of the plan's tier, and put the constants there."""
@@ -222,5 +225,5 @@ class LocalRunner:
 
     def _constant(self, name: str, array: Any) -> Any:
         whole = reader(array, self.plan.memory_limit)(0, self.system.grid.shape[0])
-        require_finite(name, 0, backend.to_host(whole))
-        return whole
+        require_finite(name, 0, here := backend.to_host(whole))
+        return here if self.like is None else whole

@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from voxdask import backend
 from voxdask.chunked_runner import ChunkedRunner
 from voxdask.control import Memory
 from voxdask.local_runner import LocalRunner
@@ -23,6 +24,7 @@ from voxdask.prepare import Prepared, empty_frames, wrap
 from voxdask.report import PeakMemory, Report, Stopwatch
 from voxdask.runner import Runner, history_name
 from voxdask.store import Checkpoint, FrameFamily, RunStore
+from voxdask.units import format_bytes
 
 Callback = Callable[[xr.Dataset], None]
 
@@ -59,6 +61,9 @@ class Loop:
 
     def in_memory(self, start: float) -> xr.Dataset:
         """Run, and keep the frames where the fields are."""
+        return self._explained(partial(self._in_memory, start), _InMemory.advice)
+
+    def _in_memory(self, start: float) -> xr.Dataset:
         with PeakMemory() as memory:
             runner = make_runner(self.prepared, self.plan, self.distributed)
             try:
@@ -73,6 +78,9 @@ class Loop:
 
     def in_store(self, path: str | os.PathLike[str], resume: bool, identity: dict[str, Any]) -> xr.Dataset:
         """Run, or go on with what is there, and commit every frame to a store."""
+        return self._explained(partial(self._in_store, path, resume, identity), _InStore.advice.format(path))
+
+    def _in_store(self, path: str | os.PathLike[str], resume: bool, identity: dict[str, Any]) -> xr.Dataset:
         with PeakMemory() as memory, ExitStack() as stack:
             if RunStore.exists(path) and not resume:
                 raise FileExistsError(f"store={os.fspath(path)!r} exists and resume=False; use another path")
@@ -98,6 +106,20 @@ class Loop:
                     runner.resume(store.slot(checkpoint.slot), store, history=checkpoint.step > 0)
                 watch = self.march.run(runner, checkpoint, _InStore(self, runner, store), self.progress)
         return store.dataset().assign_attrs(report=self._report(watch, memory).as_json())
+
+    def _explained(self, run: Callable[[], xr.Dataset], advice: str) -> xr.Dataset:
+        """What a run gives; where the GPU has no memory left, say what would do."""
+        try:
+            return run()
+        except Exception as error:
+            if not backend.is_out_of_memory(error):
+                raise
+            error.__traceback__ = None  # its frames hold what lies on the device
+            raise MemoryError(
+                f"the GPU has no memory left, though the run was to take {format_bytes(self.plan.device_bytes)} there: "
+                f"{error}; run again, to be planned for what is free then, end what else uses the GPU, raise the limit "
+                f'of CuPy\'s memory pool if it has one, or use device="cpu" or a coarser grid; {advice}'
+            ) from None
 
     def _done(self, store: RunStore, checkpoint: Checkpoint) -> bool:
         try:
@@ -219,10 +241,12 @@ class _InMemory:
 class _InStore:
     """Commits frames to a store."""
 
+    advice = "the frames that were saved before are kept in {}"
+
     def __init__(self, loop: Loop, runner: Runner, store: RunStore) -> None:
         self.loop, self.runner, self.store = loop, runner, store
         self.times = store.frame_times
-        self.advice = f"the frames that were saved before are kept in {store.path}"
+        self.advice = _InStore.advice.format(store.path)
 
     def frame(self, time: float, state: Any) -> None:
         self.runner.save_frame(state, len(self.times), self.store.frame_writer())

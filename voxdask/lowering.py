@@ -261,6 +261,7 @@ def _corners(offset: Offset) -> list[Offset]:
     return list(itertools.product(*((o,) if o % 2 == 0 else (o - 1, o + 1) for o in offset)))
 
 
+@lru_cache(maxsize=64)
 def inlined(program: Program) -> Program | None:
     """The same program in one stage: what inner stages make is made anew wherever it is read.
 

@@ -221,5 +221,5 @@ class Model:
 
 def require_not_negative(name: str, field: xr.DataArray) -> None:
     """Raise ValueError if a field that is in memory holds a negative value; a lazy one is taken on trust."""
-    if field.chunks is None and field.dtype.kind in "if" and field.size and float(field.min()) < 0:
+    if field.chunks is None and field.dtype.kind in "if" and field.size and float(field.data.min()) < 0:
         raise ValueError(f"{name} holds {float(field.min()):g}; no value may be negative")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from voxdask import halo, tiles
+from voxdask import backend, halo, tiles
 from voxdask.halo import Rows
 from voxdask.kernels import Filter, Kernel
 from voxdask.pencil import tiles as split
@@ -194,6 +194,6 @@ def backward(
     for a, b in split(hi - lo, context.rows):
         blocks = {key: base[a:b] for key, base in bases.items()}
         if weights is not None:
-            blocks[system.weights[name].field] = halo.rows_of(weights, lo + a, lo + b)
+            blocks[system.weights[name].field] = backend.in_order(halo.rows_of(weights, lo + a, lo + b))
         rows = halo.rows_of(spectrum, lo + a, lo + b)
         tiles.updated(system, kernel, blocks, scales, rows, lo + a, end, out[a:b])

@@ -25,6 +25,7 @@ from voxdask.evaluate import problem_of
 from voxdask.forecast import forecast
 from voxdask.inputs import checksum_of
 from voxdask.loop import Callback, Loop
+from voxdask.lowering import inlined
 from voxdask.march import AdaptiveMarch, FixedMarch, March
 from voxdask.planning import Plan, Problem, make_plan
 from voxdask.prepare import Prepared, prepare
@@ -274,13 +275,20 @@ def _plan(
     problem = problem_of(prepared, stepper.registers, stepper.spectra)
     if chunks is not None:
         chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
+        if device == "gpu":
+            raise ValueError(f"chunks={chunks} run where their arrays lie; leave them out for device='gpu'")
     held = frames * problem.fields * problem.voxels * problem.itemsize
     there = any(map(backend.is_device_array, prepared.fields.values()))
-    if (device == "gpu" and chunks is None) or (device == "auto" and there):
+    if device == "gpu" or (device == "auto" and there and chunks is None):
         limit = parse_bytes(memory_limit) if memory_limit is not None else _free_memory()
+        if inlined(prepared.operators.program):
+            problem = replace(problem, inner=0)  # what is made anew wherever it is read takes no memory
         ways = _routes(prepared, problem, stepper)
-        free = backend.device_memory()
-        return plan_on_device(problem, device_limit=free, memory_limit=limit, routes=ways, frame_bytes=held), 0
+        plan = plan_on_device(
+            problem, device_limit=backend.device_memory(), memory_limit=limit, routes=ways, frame_bytes=held,
+            kept_bytes=held if there else 0,
+        )  # fmt: skip
+        return plan, 0
     chunked = chunks is not None or prepared.lazy
     cluster = _cluster() if chunked else None
     options: dict[str, Any] = {"chunk_rows": chunks, "frame_bytes": held}

@@ -8,6 +8,7 @@ which costs nothing where it goes into a factor that modes are multiplied by any
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from voxdask import backend
@@ -15,6 +16,8 @@ from voxdask.boundary import Transform
 
 #: Cosine and sine transforms that cupyx.scipy.fft offers.
 _ON_DEVICE = (2, 3)
+#: Parts of a block that they go through in turn.
+_PARTS = 16
 
 
 def forward(block: Any, transform: Transform, axis: int, *, overwrite: bool = False, fft: str = "scipy") -> Any:
@@ -36,7 +39,7 @@ def forward(block: Any, transform: Transform, axis: int, *, overwrite: bool = Fa
     array
         Of the same shape.
     """
-    return _apply(block, transform, axis, overwrite, fft, inverse=False)
+    return backend.in_order(_apply(block, transform, axis, overwrite, fft, inverse=False))
 
 
 def inverse(block: Any, transform: Transform, axis: int, *, overwrite: bool = False, fft: str = "scipy") -> Any:
@@ -57,7 +60,7 @@ def inverse(block: Any, transform: Transform, axis: int, *, overwrite: bool = Fa
     array
         Of the same shape.
     """
-    return _apply(block, transform, axis, overwrite, fft, inverse=True)
+    return backend.in_order(_apply(block, transform, axis, overwrite, fft, inverse=True))
 
 
 def forward_half(block: Any, axis: int, *, fft: str = "scipy") -> Any:
@@ -76,18 +79,20 @@ def inverse_half(block: Any, axis: int, size: int, *, overwrite: bool = False, f
 
 def forward_periodic(block: Any, axes: tuple[int, ...]) -> Any:
     """Fourier transform of a real block on a device along several axes in one plan, the last of which is halved."""
-    return backend.fft_function(block, "rfftn")(block, axes=axes)
+    return backend.in_order(backend.fft_function(block, "rfftn")(block, axes=axes))
 
 
 def inverse_periodic(block: Any, axes: tuple[int, ...], sizes: tuple[int, ...]) -> Any:
     """Undo :func:`forward_periodic`, but for the factor 1 / size of every axis; the block is used up."""
-    return backend.fft_function(block, "irfftn")(block, s=sizes, axes=axes, norm="forward", overwrite_x=True)
+    inverted = backend.fft_function(block, "irfftn")
+    return backend.in_order(inverted(block, s=sizes, axes=axes, norm="forward", overwrite_x=True))
 
 
 def _apply(block: Any, transform: Transform, axis: int, overwrite: bool, fft: str, inverse: bool) -> Any:
     name, norm = (f"i{transform.family}", "forward") if inverse else (transform.family, "backward")
-    if transform.family == "fft" and backend.is_device_array(block):  # a transform of one axis would copy it aside
-        return backend.fft_function(block, f"{name}n")(block, axes=(axis,), norm=norm, overwrite_x=overwrite)
+    if transform.family == "fft" and axis == 0 and backend.is_device_array(block):
+        # CuPy would copy one axis aside; beside another, of a single point, it transforms it in place
+        return backend.fft_function(block, f"{name}n")(block[None], axes=(0, 1), norm=norm, overwrite_x=overwrite)[0]
     if transform.family == "fft":
         return backend.fft_function(block, name, fft)(block, axis=axis, norm=norm, overwrite_x=overwrite)
     n = block.shape[axis]
@@ -99,10 +104,29 @@ def _apply(block: Any, transform: Transform, axis: int, overwrite: bool, fft: st
         )
         result[unknown] = _apply(block[unknown], whole, axis, False, fft, inverse)
         return result
-    if backend.is_device_array(block) and transform.kind not in _ON_DEVICE:
-        return by_extension(block, transform, axis)
     function = backend.fft_function(block, name, fft)
-    return function(block, type=transform.kind, axis=axis, norm=norm, overwrite_x=overwrite)
+    if not backend.is_device_array(block):
+        return function(block, type=transform.kind, axis=axis, norm=norm, overwrite_x=overwrite)
+
+    def of_part(part: Any) -> Any:
+        if transform.kind in _ON_DEVICE:
+            return function(part, type=transform.kind, axis=axis, norm=norm)
+        return by_extension(part, transform, axis)
+
+    return _part_by_part(block, axis, of_part)
+
+
+def _part_by_part(block: Any, axis: int, function: Callable[[Any], Any]) -> Any:
+    """What a function makes of lines along an axis, of some at a time: it takes many times their memory."""
+    if block.ndim == 1:
+        return function(block)
+    size, other = max((n, -a) for a, n in enumerate(block.shape) if a != axis)
+    other, count = -other, min(size, _PARTS)
+    result = backend.namespace(block).empty(block.shape, block.dtype)
+    for k in range(count):
+        lines = (slice(None),) * other + (slice(size * k // count, size * (k + 1) // count),)
+        result[lines] = function(block[lines])
+    return result
 
 
 def by_extension(block: Any, transform: Transform, axis: int) -> Any:
