@@ -17,8 +17,8 @@ import voxdask
 from voxdask import kernels
 from voxdask.equation import dt
 from voxdask.kernels import Filter, Kernel, Update, compile_filter, compile_program
-from voxdask.lowering import Program, adjoint, lower, tangent
-from voxdask.models import AllenCahn, CahnHilliard, ReactionDiffusion
+from voxdask.lowering import Program, adjoint, inlined, lower, tangent
+from voxdask.models import AllenCahn, CahnHilliard, ReactionDiffusion, RegularSolution
 from voxdask.phi import Phi1, Phi2, Phi3
 from voxdask.symbols import Field, Parameter, div, dot, exp, grad, laplace, sin, t, x
 
@@ -56,6 +56,7 @@ PROGRAMS: dict[str, Callable[[], tuple[Program, tuple[Update, ...]]]] = {
     "cahn-hilliard-1-D": lambda: (cahn_hilliard(("x",)), ()),
     "cahn-hilliard-2-D": lambda: (cahn_hilliard(("y", "x")), (Update(),)),
     "cahn-hilliard-3-D": lambda: (cahn_hilliard(AXES), ()),
+    "logarithms-3-D": lambda: (CahnHilliard(potential=RegularSolution(3.0)).equation.program(AXES), ()),
     "source-3-D-updates": lambda: (sourced(("x", "z", "y")), (Update(), Update(2, in_place=True))),
     "two-fields-2-D": lambda: (two_fields(("x", "y")), ()),
     "two-fields-1-D-add": lambda: (two_fields(("x",)), (Update(in_place=True),)),
@@ -106,20 +107,43 @@ def source_of(kernel: Kernel | Filter, real: str) -> str:
     return f"typedef {real} real;\n{kernel.device}"
 
 
-@pytest.mark.parametrize("architecture", ["compute_75", "compute_80", "compute_86", "compute_89", "compute_90"])
+#: From Turing to Hopper.
+ARCHITECTURES = ["compute_75", "compute_80", "compute_86", "compute_89", "compute_90"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_compiles(architecture: str) -> None:
     kernel = compile_program(cahn_hilliard(AXES))
-    assert ".entry evaluate1" in ptx(source_of(kernel, "float"), architecture)
+    assert kernel.device_calls[-1].name in ptx(source_of(kernel, "float"), architecture)
 
 
 @pytest.mark.parametrize("real", ["float", "double"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_program_compiles(name: str, real: str) -> None:
     program, updates = PROGRAMS[name]()
-    text = ptx(source_of(compile_program(program, updates), real), "compute_75")
-    assert text.count(".entry evaluate") == len(program.stages)
+    kernel = compile_program(program, updates)
+    text = ptx(source_of(kernel, real), "compute_75")
+    assert text.count(".entry evaluate") == len(kernel.device_calls)
     if real == "float" and not any(e.has(sp.sin) for stage in program.stages for e in stage.expressions):
         assert ".f64" not in text  # reducing the argument of a sine takes doubles
+
+
+#: Of programs of several stages: what a device runs is one, if that is not too much.
+STAGED = ["cahn-hilliard-2-D", "cahn-hilliard-3-D", "two-fields-2-D", "logarithms-3-D"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("real", ["float", "double"])
+def test_programs_in_one_stage_with_ghost_layers_compile(real: str, architecture: str) -> None:
+    for name in STAGED:
+        program, _ = PROGRAMS[name]()
+        assert len(program.stages) > 1
+        kernel = compile_program(program, (Update(margin=program.halo), Update(2, in_place=True, margin=program.halo)))
+        assert (len(kernel.device_calls) == 1) == (inlined(program) is not None)
+        text = ptx(source_of(kernel, real), architecture)
+        assert text.count(".entry evaluate") == len(kernel.device_calls)
+    kernel = compile_program(lower((b,), ("sum",), AXES), (Update(2, margin=2),))  # as a semi-implicit step ends
+    assert ".entry evaluate0" in ptx(source_of(kernel, real), architecture)
 
 
 @pytest.mark.parametrize("real", ["float", "double"])
