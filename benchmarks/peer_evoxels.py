@@ -80,7 +80,7 @@ def final_field(
     return np.asarray(fields.fields["c"])
 
 
-def problem_and_state(start: np.ndarray, precision: str) -> tuple[Any, Any]:
+def problem_and_state(start: np.ndarray, precision: str, device: str = "cpu") -> tuple[Any, Any]:
     """evoxels' periodic problem on unit voxels, and its state tensor of shape (1, x, y, z)."""
     import torch
     from evoxels.pdes import CahnHilliard
@@ -88,7 +88,7 @@ def problem_and_state(start: np.ndarray, precision: str) -> tuple[Any, Any]:
 
     torch.set_default_dtype(getattr(torch, precision))
     grid = voxel_fields(start, UNIT_SPACING, precision).grid_info()
-    voxels = VoxelGridTorch(grid, precision=precision, device="cpu")
+    voxels = VoxelGridTorch(grid, precision=precision, device=device)
     return CahnHilliard(voxels, eps=EPS, D=DIFFUSIVITY, bc=PERIODIC), voxels.init_scalar_field(start)
 
 
@@ -151,7 +151,7 @@ def peak_bytes(was_reset: bool) -> int:
     return _status_bytes("VmHWM") if was_reset else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def time_peer(size: int, steps: int, mode: str) -> dict[str, Any]:
+def time_peer(size: int, steps: int, mode: str, device: str = "cpu") -> dict[str, Any]:
     """Time `mode` on size^3, float32: "eager" or "compile", one IMEX step; "rhs", the right-hand side, eager.
 
     Memory is what evoxels holds beside the caller's NumPy array (state, symbol, prefactor) plus the peak of
@@ -162,6 +162,8 @@ def time_peer(size: int, steps: int, mode: str) -> dict[str, Any]:
     from evoxels.timesteppers import PseudoSpectralIMEX
 
     torch.set_num_threads(os.cpu_count() or 1)
+    if device != "cpu":
+        return _time_on_gpu(size, steps, mode, device)
     tiny, u = problem_and_state(random_start((8, 8, 8)), "float32")
     PseudoSpectralIMEX(tiny, DT).step(0.0, u)  # loads libraries and starts threads before memory is read
     start = random_start((size, size, size))
@@ -213,16 +215,55 @@ def time_peer(size: int, steps: int, mode: str) -> dict[str, Any]:
     }
 
 
+def _time_on_gpu(size: int, steps: int, mode: str, device: str) -> dict[str, Any]:
+    """The same on a GPU, where memory is the peak of torch's allocator."""
+    import torch
+    from evoxels.timesteppers import PseudoSpectralIMEX
+
+    problem, u = problem_and_state(random_start((size, size, size)), "float32", device)
+    call = problem.rhs if mode == "rhs" else PseudoSpectralIMEX(problem, DT).step
+    if mode == "compile":
+        call = torch.compile(call)
+    seconds = []
+    for i in range(steps + 2):  # two to compile and to plan transforms
+        if i == 2:
+            torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+        tick = time.perf_counter()
+        out = call(i * DT, u)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - tick)
+        if mode != "rhs":
+            u = out
+        del out
+    if not bool(torch.isfinite(u).all()):
+        raise RuntimeError("evoxels' field is not finite after the timed steps")
+    return {
+        "peer": "evoxels",
+        "mode": mode,
+        "size": size,
+        "steps": steps,
+        "dtype": "float32",
+        "device": torch.cuda.get_device_name(),
+        "ns_per_voxel": statistics.median(seconds[2:]) / size**3 * 1e9,
+        "first_call_s": seconds[0],
+        "peak_bytes_per_voxel": torch.cuda.max_memory_allocated() / size**3,
+        "evoxels_version": version("evoxels"),
+        "torch_version": version("torch"),
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True)
     reference = commands.add_parser("reference", help="write evoxels' fields for the tests")
     reference.add_argument("--out", type=Path, required=True, help="the .npz to write")
-    timing = commands.add_parser("time", help="time evoxels on the CPU")
+    timing = commands.add_parser("time", help="time evoxels")
     timing.add_argument("--size", type=int, default=256, help="voxels per axis")
     timing.add_argument("--steps", type=int, default=5, help="warm calls; their median is reported")
     timing.add_argument("--mode", choices=("eager", "compile", "rhs"), default="eager")
+    timing.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     timing.add_argument("--json", action="store_true", help="print one JSON object, on the last line")
     args = parser.parse_args(argv)
 
@@ -231,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.size < 4 or args.steps < 1:
         parser.error(f"--size must be at least 4 and --steps at least 1, got {args.size} and {args.steps}")
-    result = time_peer(args.size, args.steps, args.mode)
+    result = time_peer(args.size, args.steps, args.mode, args.device)
     if args.json:
         print(json.dumps(result))
     else:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cuda_shim
+import fake_cupy
 import hypothesis
 import numpy as np
 import pytest
 import xarray as xr
 
 import voxdask as vd
-from voxdask import planning
+from voxdask import backend, kernels, planning
 
 hypothesis.settings.register_profile(
     "voxdask",
@@ -109,3 +111,26 @@ def make_tier(name: str, folder: Path) -> Tier:
 def tier(request: pytest.FixtureRequest, tmp_path: Path) -> Tier:
     """Every tier in turn, chunked in several ways."""
     return make_tier(request.param, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where CUDA C is compiled for the host."""
+    return tmp_path_factory.mktemp("cuda")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Iterator[fake_cupy.Pool]:
+    """A GPU that is none; its pool of memory."""
+    if cuda_shim.COMPILER is None:
+        pytest.skip("there is no C compiler (cc, gcc or clang) to run printed CUDA with")
+    fake_cupy.folder = compiled
+    monkeypatch.setattr(backend, "cupy", fake_cupy)
+    monkeypatch.setattr(backend, "cupyx", fake_cupy)
+    monkeypatch.setattr(backend, "device_fft", fake_cupy.fft)
+    kernels._load_device.cache_clear()
+    pool = fake_cupy.pool
+    pool.limit, pool.peak = 0, pool.used
+    yield pool
+    pool.limit = 0
+    kernels._load_device.cache_clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,15 @@ import fake_cupy
 import numpy as np
 import pytest
 import xarray as xr
-from cuda_shim import COMPILER
 
 import voxdask as vd
-from voxdask import backend, device_planning, kernels, planning
+from voxdask import backend, device_planning, planning
 
 #: Kernels of one stage, and a compiler of C, round otherwise than numba's do.
 TOLERANCES = {"float32": 2e-5, "float64": 1e-12}
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cuda")
-
-
-@pytest.fixture(autouse=True)
-def gpu(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Iterator[fake_cupy.Pool]:
-    """A GPU that is none; its pool of memory."""
-    if COMPILER is None:
-        pytest.skip("there is no C compiler (cc, gcc or clang) to run printed CUDA with")
-    fake_cupy.folder = compiled
-    monkeypatch.setattr(backend, "cupy", fake_cupy)
-    monkeypatch.setattr(backend, "cupyx", fake_cupy)
-    monkeypatch.setattr(backend, "device_fft", fake_cupy.fft)
-    kernels._load_device.cache_clear()
-    pool = fake_cupy.pool
-    pool.limit, pool.peak = 0, pool.used
-    yield pool
-    kernels._load_device.cache_clear()
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def start(*names: str, shape: tuple[int, ...] = (7, 6, 5), dtype: str = "float64", nodes: Any = ()) -> xr.Dataset:

@@ -102,7 +102,8 @@ def test_more_room_on_the_host_is_never_worse(case: tuple[Problem, tuple[Route, 
 def test_a_device_too_small_is_told_what_it_takes(case: tuple[Problem, tuple[Route, ...]], power: int) -> None:
     problem, ways = case
     assume(plan(problem, ways, 1 << power) is None)
-    with pytest.raises(MemoryError, match=r"are free there, and slabs of one row of .* take .*device=\"cpu\"") as caught:
+    message = r"are free there, and slabs of one row of .* take .*device=\"cpu\""
+    with pytest.raises(MemoryError, match=message) as caught:
         plan_on_device(problem, device_limit=1 << power, memory_limit=PLENTY, routes=ways)
     number, unit = str(caught.value).split(" take ")[1].split(";")[0].split()
     needed = float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]

@@ -33,10 +33,9 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
     Plan
     """
     if plan.tier == "spilled":
-        route = next(route for route in routes if (route.depth, route.steps) == (plan.depth, plan.batch))
-        cut = Cut(route, plan.slab_rows, plan.pencil_columns, plan.hand_bytes)
+        cut = Cut(_route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes)
         seconds = spilled_seconds(plan.problem, cut, plan.threads, plan.rows, rates)
-        return replace(plan, traffic_bytes=_streamed_bytes(plan, route), step_seconds=seconds)
+        return replace(with_traffic(plan, routes), step_seconds=seconds)
     route = routes[0]
     seconds, traffic = _seconds_in_memory(plan, route, rates), _streamed_bytes(plan, route)
     if plan.tier == "chunked":
@@ -52,6 +51,15 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
         else:
             seconds += tasks * TASK_SECONDS / plan.threads
     return replace(plan, traffic_bytes=traffic, step_seconds=seconds)
+
+
+def with_traffic(plan: Plan, routes: tuple[Route, ...]) -> Plan:
+    """A plan of a streamed run with the bytes of a step."""
+    return replace(plan, traffic_bytes=_streamed_bytes(plan, _route_of(plan, routes)))
+
+
+def _route_of(plan: Plan, routes: tuple[Route, ...]) -> Route:
+    return next(route for route in routes if (route.depth, route.steps) == (plan.depth, plan.batch))
 
 
 def _seconds_in_memory(plan: Plan, route: Route, rates: Rates) -> float:

@@ -22,7 +22,7 @@ from voxdask.costs import Rates
 from voxdask.device_planning import plan_on_device
 from voxdask.equation import HasEquation, equation_of
 from voxdask.evaluate import problem_of
-from voxdask.forecast import forecast
+from voxdask.forecast import forecast, with_traffic
 from voxdask.inputs import checksum_of
 from voxdask.loop import Callback, Loop
 from voxdask.lowering import inlined
@@ -219,6 +219,8 @@ def plan(
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
     plan, workers = _plan(prepared, method, chunks, device, memory_limit, 0, store)
+    if plan.on_device and plan.streams:
+        return with_traffic(plan, _routes(prepared, plan.problem, method))
     if not measure or plan.on_device:
         return plan
     rates = trial.measure(prepared, plan, method, _store_path(store or ".") if plan.tier == "spilled" else None)

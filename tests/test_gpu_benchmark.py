@@ -1,0 +1,68 @@
+"""The benchmark of a GPU: all that it does, on a stand-in for CuPy, at sizes that say nothing of speed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from voxdask import backend
+
+TINY = ["--size", "20", "--check-size", "6", "--steps", "2", "--rounds", "1", "--copy-bytes", "4096"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    module = importlib.import_module("gpu")
+    chosen = ("Cahn-Hilliard", "smoothed-boundary diffusion", "multi-phase, 6 phases")
+    monkeypatch.setattr(module, "MODELS", {name: module.MODELS[name] for name in chosen})
+    monkeypatch.setattr(module, "TIMED", chosen[:1])
+    return module
+
+
+def test_every_part_runs(benchmark: ModuleType, gpu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main([*TINY, "--output", str(tmp_path / "gpu.json")]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert json.loads(printed.splitlines()[-1]) == found
+    assert found["failed"] == {} and found["right"]["wrong"] == 0
+    assert not [cell for cells in found["right"].values() if isinstance(cells, list) for cell in cells if cell == "-"]
+    assert found["kernels"]["Cahn-Hilliard, float32"]["stages"] == 1
+    assert {figures["tier"] for figures in found["steps"].values()} == {"block"}
+    assert all(figures["bytes_per_voxel"] > 0 for figures in found["steps"].values())
+    assert set(found["streamed"]) == {"euler", "imex", "rk4"}
+    for title in ("card", "largest error", "right-hand side", "ns/voxel/step", "streamed", "evoxels"):
+        assert title in printed
+
+
+def test_a_part_that_fails_does_not_stop_the_rest(
+    benchmark: ModuleType, gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setitem(benchmark.PARTS, "right", fail)
+    assert benchmark.main([*TINY, "--only", "right", "peer"]) == 1
+    printed = capsys.readouterr().out
+    assert "right failed: RuntimeError: broken" in printed
+    found = json.loads(printed.splitlines()[-1])
+    assert found["failed"] == {"right": "RuntimeError: broken"} and "peer" in found and "card" in found
+
+
+def test_a_wrong_model_is_named(benchmark: ModuleType, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "TOLERANCES", dict.fromkeys(benchmark.TOLERANCES, -1.0))
+    assert benchmark.main([*TINY, "--only", "right"]) == 1
+
+
+def test_without_a_gpu_one_line_says_so(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backend, "cupy", None)
+    assert benchmark.main([]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("no GPU: ") and "voxdask[gpu]" in line
