@@ -212,7 +212,7 @@ def _on_device(value: Any) -> np.ndarray:
 
 
 def _host(value: Any) -> Any:
-    """The memory of an array on the device, or a number; CuPy refuses arrays of NumPy, but for those that are one."""
+    """The memory of an array on the device, or a number; CuPy refuses arrays of NumPy."""
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}")
     return _on_device(value) if isinstance(value, ndarray) else value
@@ -280,10 +280,6 @@ def nanmin(a: ndarray, axis: Any = None) -> ndarray:
     return _fresh(np.nanmin(_on_device(a), axis))
 
 
-def nanmax(a: ndarray, axis: Any = None) -> ndarray:
-    return _fresh(np.nanmax(_on_device(a), axis))
-
-
 def maximum(a: Any, b: Any, out: ndarray | None = None) -> ndarray:
     return np.maximum(a, b, out=out)  # type: ignore[return-value]
 
@@ -318,16 +314,6 @@ class RawModule:
         return lambda grid, block, values: run(grid, block, [_host(value) for value in values])
 
 
-class Event:
-    """A moment in a stream, told by the clock of the host."""
-
-    def record(self, stream: Any = None) -> None:
-        get_current_stream().synchronize()
-
-    def synchronize(self) -> None:
-        get_current_stream().synchronize()
-
-
 class _Runtime:
     memcpyHostToDevice, memcpyDeviceToHost = 1, 2  # noqa: N815
 
@@ -355,7 +341,7 @@ class _Runtime:
 
 runtime = _Runtime()
 cuda = SimpleNamespace(
-    Stream=Stream, Event=Event, get_current_stream=get_current_stream, runtime=runtime,
+    Stream=Stream, get_current_stream=get_current_stream, runtime=runtime,
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=lambda: SimpleNamespace(id=0),
 )  # fmt: skip
 

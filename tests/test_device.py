@@ -224,6 +224,7 @@ def test_the_device_is_chosen(gpu: fake_cupy.Pool) -> None:
     for given, device, kind in (
         (ds, "auto", np.ndarray), (ds, "cpu", np.ndarray), (ds, "gpu", np.ndarray), (there(ds), "cpu", np.ndarray),
         (there(ds), "auto", fake_cupy.ndarray), (there(ds), "gpu", fake_cupy.ndarray),
+        (ds.chunk(z=3), "gpu", np.ndarray),
     ):  # fmt: skip
         gpu.peak = used = gpu.used
         run = vd.simulate(model, given, device=device, **options)
@@ -290,6 +291,7 @@ def test_a_device_without_memory_says_so_and_the_run_goes_on_later(
         if frame.time > 0:
             gpu.limit = gpu.used + 1
 
+    gc.collect()
     used = gpu.used
     with pytest.raises(MemoryError, match=r"was to take .* there: Out of memory allocating .*run\.zarr") as caught:
         vd.simulate(model, ds, device="gpu", store=path, callbacks=[take_memory], **options)
