@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import voxdask as vd
@@ -69,6 +69,7 @@ def test_a_plan_never_takes_more_than_there_is(case: tuple[Problem, tuple[Route,
         assert made.device_bytes == block_bytes(problem)
 
 
+@settings(max_examples=15)
 @given(problems(), st.integers(16, 44), st.integers(1, 30))
 def test_more_room_on_the_device_is_never_worse(
     case: tuple[Problem, tuple[Route, ...]], power: int, more: int
@@ -88,6 +89,7 @@ def _seconds(problem: Problem, ways: tuple[Route, ...], made: Plan) -> float:
     return spilled_seconds(problem, found, 1, found.rows)
 
 
+@settings(max_examples=15)
 @given(problems(), st.integers(20, 44))
 def test_more_room_on_the_host_is_never_worse(case: tuple[Problem, tuple[Route, ...]], power: int) -> None:
     problem, ways = case
@@ -98,6 +100,7 @@ def test_more_room_on_the_host_is_never_worse(case: tuple[Problem, tuple[Route, 
     assert rank(plan(problem, ways, 1 << power)) >= rank(less)
 
 
+@settings(max_examples=12)
 @given(problems(), st.integers(1, 20))
 def test_a_device_too_small_is_told_what_it_takes(case: tuple[Problem, tuple[Route, ...]], power: int) -> None:
     problem, ways = case
