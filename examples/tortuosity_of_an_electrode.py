@@ -5,7 +5,7 @@ epsilon and effective diffusivity D_eff, the tortuosity factor is tau = epsilon 
 blocking electrode, whose pores are filled from one side and charge all their walls, has another, tau_e, the one that an
 impedance measurement sees; dead ends count for it. Without --image a sample of three phases is made up.
 
-Answer: of a tomogram of 256^3 voxels with three labels, phase 85 hinders by 8.7 to 10.0, phase 0 by 2.1 to 2.2 and phase
+Answer: of a tomogram of 256^3 voxels with three labels, phase 85 hinders by 8.7 to 10.0, phase 0 by 2.1 to 2.2, phase
 170 by 7.6 to 9.5, each to a tenth of a per mille: directions differ, as the sample is no larger than it must be.
 
 Cost: 96^3 voxels, the default, take ten seconds on two cores; 256^3 about a minute and 400 MB.
