@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from voxdask import graph
+from voxdask import backend, graph
 from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.inputs import combine, look_rows
@@ -66,8 +64,9 @@ class ChunkedRunner:
         """Take the state of a checkpoint, and what the stepper carried beside it."""
         self._require_store(store)
         self.given = ChunkedState({})
+        on_device = any(backend.is_device_array(getattr(a, "_meta", a)) for a in self.prepared.fields.values())
         chunks = {
-            name: [self.fields.task("read", read_slab, files, lo, hi) for lo, hi in self.fields.slabs]
+            name: [self.fields.task("read", read_slab, files, lo, hi, on_device) for lo, hi in self.fields.slabs]
             for name, files in slot.items()
         }
         fields = self.system.fields
@@ -156,12 +155,13 @@ class ChunkedRunner:
 
 def look_slab(context: Context, lo: int, blocks: Mapping[str, Any]) -> dict[str, list[int]]:
     """Checksums of the rows of a slab; raises if it is no start."""
-    return look_rows(context.system, lo, blocks.items())
+    return look_rows(context.system, lo, ((name, backend.to_host(block)) for name, block in blocks.items()))
 
 
-def read_slab(files: ChunkFiles, lo: int, hi: int) -> np.ndarray:
-    """Rows of a field of a checkpoint."""
-    return files.read_rows(lo, hi)
+def read_slab(files: ChunkFiles, lo: int, hi: int, on_device: bool) -> Any:
+    """Rows of a field of a checkpoint, where those of the start were: on the host, or on a device."""
+    rows = files.read_rows(lo, hi)
+    return backend.to_device(rows) if on_device else rows
 
 
 def write_slab(
@@ -173,7 +173,7 @@ def write_slab(
     frame: tuple[int, FrameWriter] | None,
 ) -> None:
     """Write a slab of a state to a slot, and as a part of a frame, and see it to the disk."""
-    for name, block in blocks.items():
+    for name, block in ((name, backend.to_host(block)) for name, block in blocks.items()):
         if slot is not None:
             files = slot[history_name(name, number)]
             files.write_rows(lo, block)

@@ -310,16 +310,9 @@ def _through(
     dims, found = scan.grid.dims, dict[str, Steady]()
     tensor = np.full((len(dims), len(dims)), np.nan)
     for dim in wanted:
-        turned = scan.along(dim)
-        arrays = arrays.anew()
+        arrays, turned = arrays.anew(), scan.along(dim)
         medium = medium_of(turned, values.convert, values.kind, arrays, dtype, ends="face")
-        solver = Solver(medium, arrays, backend.cpu_count(), slabs)
         n0, n1, n2 = medium.shape
-        if solver.pieces.percolating:
-            solver.prepare()
-            solver.start_linear((0.0, 1.0))
-            found[dim] = solver.solve(tolerance, iterations, (0.0, 1.0))
-        else:
-            found[dim] = Steady(0.0, np.zeros(n0 + 1), 0.0, 0.0, 0, True)
+        found[dim] = Solver(medium, arrays, backend.cpu_count(), slabs).flow_through(tolerance, iterations)
         tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * n0 / (n1 * n2)
     return tensor, found

@@ -99,9 +99,9 @@ def _coarser(level: Graph, arrays: Arrays, workers: Workers, slabs: int) -> Grap
     np.cumsum(start, out=start)
     free[...] = start[:-1]
     workers.series(lambda lo, hi: loops.place_members(lo, hi, level.parent, free, member), n)
-    ptr, end = arrays.zeros(count + 1, np.int32), arrays.zeros(count, level.weight.dtype)
+    ptr, end = arrays.zeros(count + 1, np.int64), arrays.zeros(count, level.weight.dtype)
     col, weight = np.zeros(0, np.int32), np.zeros(0, level.weight.dtype)
-    mark = arrays.zeros(count, np.int32)
+    mark = arrays.zeros(count, np.int64)
 
     def gather(fill: bool) -> None:
         mark[...] = -1

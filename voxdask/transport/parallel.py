@@ -16,7 +16,7 @@ Ranges = Sequence[tuple[int, int]]
 
 
 class Workers:
-    """Threads of a solve.
+    """Threads of a solve, which end with the last reference.
 
     Parameters
     ----------
@@ -63,10 +63,6 @@ class Workers:
             if self.arrays.spilled:
                 self.arrays.give_back()
         return total
-
-    def close(self) -> None:
-        """Let the threads go."""
-        self._pool.shutdown()
 
 
 def even(size: int, count: int, step: int = 1) -> list[tuple[int, int]]:

@@ -21,6 +21,8 @@ from voxdask.transport.sweeps import NONE
 
 #: Voxels are of one piece if the face between them conducts this share of the best face of either.
 STRONG = 0.1
+#: Nodes that four bytes can number.
+_MOST_NODES = 2**31
 
 
 @jit
@@ -311,7 +313,9 @@ def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
         return workers.accumulate(lambda lo, hi, n: _number(lo, hi, n, *flat), count.size)
 
     nodes = number()
-    ptr, end = arrays.zeros(nodes + 1, np.int32), arrays.zeros(nodes, medium.dtype)
+    if nodes >= _MOST_NODES:
+        raise ValueError(f"image has {nodes:,} connected pieces of eight voxels; {_MOST_NODES:,} can be numbered")
+    ptr, end = arrays.zeros(nodes + 1, np.int64), arrays.zeros(nodes, medium.dtype)
     place, sides = arrays.zeros((nodes, 3), np.int16), np.zeros(nodes, np.uint8)
     col, weight = np.zeros(0, np.int32), np.zeros(0, medium.dtype)
 

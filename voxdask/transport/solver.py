@@ -102,6 +102,14 @@ class Solver:
 
         self.workers.map(fill, self.ranges)
 
+    def flow_through(self, tolerance: float, most: int) -> Steady:
+        """Steady flow between ends that are held at 0 and 1; none if nothing passes. See :meth:`solve`."""
+        if not self.pieces.percolating:
+            return Steady(0.0, np.zeros(self.medium.shape[0] + 1), 0.0, 0.0, 0, True)
+        self.prepare()
+        self.start_linear((0.0, 1.0))
+        return self.solve(tolerance, most, (0.0, 1.0))
+
     def keep(self, out: np.ndarray) -> None:
         """Copy the field."""
         self.workers.map(lambda lo, hi: np.copyto(out[lo:hi], self.x[lo:hi]), self.ranges)

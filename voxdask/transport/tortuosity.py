@@ -288,26 +288,19 @@ class _Through:
         self.per_energy, self.length = length / (n1 * n2), length
         self.solver = Solver(medium, arrays, backend.cpu_count(), slabs) if medium.shape[0] else None
         self.percolating = self.solver.pieces.percolating / math.prod(medium.shape) if self.solver else 1.0
-        self.solved = False
 
     def solve(self, tolerance: float, iterations: int) -> Steady:
         """The steady field; one of no flux if nothing passes."""
-        none = np.zeros(self.medium.shape[0] + 1)
         if self.solver is None:  # two layers, both held at their centres
             energy = float(self.medium.ends[0].sum(dtype=np.float64))
-            return Steady(energy, none + energy, 0.0, 0.0, 0, True)
-        if not self.percolating:
-            return Steady(0.0, none, 0.0, 0.0, 0, True)
-        self.solver.prepare()
-        self.solver.start_linear((0.0, 1.0))
-        self.solved = True
-        return self.solver.solve(tolerance, iterations, (0.0, 1.0))
+            return Steady(energy, np.array([energy]), 0.0, 0.0, 0, True)
+        return self.solver.flow_through(tolerance, iterations)
 
     def field(self) -> tuple[xr.DataArray, np.ndarray, np.ndarray]:
         """The field, lazy if it is in files; conducting voxels of each layer, and their mean concentration."""
         layers = self.medium.shape[0]
         share, mean = np.zeros(layers), np.zeros(layers)
-        if self.solver is None or not self.solved:
+        if self.solver is None or not self.percolating:
             x = np.broadcast_to(self.medium.dtype.type(np.nan), self.medium.shape)
         else:
             x, conducting = self.solver.x, self.medium.values[1:-1, 1:-1, 1:-1]
