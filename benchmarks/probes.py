@@ -96,7 +96,7 @@ def pair_ns(ds: xr.Dataset) -> float:
 @contextmanager
 def cluster(workers: int) -> Iterator[LocalCluster]:
     """Processes of one thread each, that only this machine can talk to."""
-    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": ":0", "memory_limit": 0}
+    options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
     with LocalCluster(n_workers=workers, threads_per_worker=1, **options) as processes:
         yield processes
 

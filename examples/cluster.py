@@ -92,7 +92,7 @@ def mixture(size: int, seed: int) -> xr.Dataset:
 
 def cluster(workers: int) -> LocalCluster:
     """Processes of one thread each, that nobody from outside can talk to."""
-    return LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0")
+    return LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
 
 
 def table(here: xr.Dataset, there: xr.Dataset) -> str:

@@ -39,7 +39,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     address = {"host": "127.0.0.1"} if processes else {}  # threads talk within the process
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=":0", **address
+            n_workers=2, threads_per_worker=1, processes=processes, dashboard_address="127.0.0.1:0", **address
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -26,7 +26,7 @@ QUIET: dict[str, Any] = {"progress": False}
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1"}
-    with LocalCluster(dashboard_address=":0", **options) as cluster, Client(cluster) as client:
+    with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
         yield client
 
 

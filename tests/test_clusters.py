@@ -134,7 +134,7 @@ def test_a_tomogram() -> None:
 def test_on_a_cluster() -> None:
     labels = np.random.default_rng(0).random((12, 9, 8)) < 0.4
     expected = vd.clusters(image(labels), periodic=True)
-    options: dict[str, Any] = {"processes": False, "dashboard_address": ":0"}
+    options: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster, distributed.Client(cluster):
         for given_image in (image(labels), image(labels).chunk(5)):
             found = vd.clusters(given_image, periodic=True).compute()

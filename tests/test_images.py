@@ -128,7 +128,7 @@ def test_threads_read_side_by_side(flavour: Path, volume: np.ndarray) -> None:
 def test_distributed_workers_read_by_path(flavour: Path, volume: np.ndarray) -> None:
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
     )
     with cluster, distributed.Client(cluster):
         np.testing.assert_array_equal(open_image(flavour, chunks=2).image.data.compute(), volume)

@@ -1,6 +1,7 @@
 """Imports point one way: a module imports only from modules that stand before it in this list."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ ROWS = """
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential
     steppers.adaptive steppers.tableau steppers.tsit5 steppers
-    recycler halo transforms pencil system tiles passes block deferred rehearsal storage streamed slabs graph chunked
+    recycler halo transforms pencil system tiles passes block deferred rehearsal storage at_hand pipeline streamed
+    slabs graph chunked
     prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
     models.gray_scott models.smoothed_boundary models.multiphase models
@@ -23,8 +25,9 @@ ROWS = """
     plot studies manufactured verify indicator labels
     segmented configurations surface runs clusters triple bounds
     transport.arrays transport.parallel transport.conductance transport.medium transport.sweeps transport.graph
-    transport.pieces transport.multigrid transport.solver transport.scan transport.tortuosity transport.effective
-    transport.electrode transport.extrapolation transport.representative transport accessor
+    transport.pieces transport.multigrid transport.solver transport.scan transport.options transport.result
+    transport.tortuosity transport.effective transport.electrode transport.extrapolation transport.representative
+    transport accessor
 """
 LAYERS = ROWS.split()
 
@@ -83,3 +86,13 @@ def test_only_the_backend_imports_cupy(module: str) -> None:
 
 def test_planning_knows_no_array_and_no_dask() -> None:
     assert not {name.split(".")[0] for name in imports(TREES["planning"])} & {"numpy", "dask", "xarray", "zarr"}
+
+
+def test_the_page_on_the_design_names_every_module() -> None:
+    table = (
+        (ROOT.parent / "docs" / "design.md").read_text(encoding="utf-8").partition("| layer |")[2].partition("\n\n")[0]
+    )
+    named = set(re.findall(r"`(\w+)`", table))
+    unnamed = [name for name in MODULES if not {*name.split(".")[:1], name.split(".")[-1]} & named]
+    assert not unnamed
+    assert not named - {part for name in MODULES for part in name.split(".")}

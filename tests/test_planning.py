@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from voxdask import planning
-from voxdask.pencil import tiles
+from voxdask.pencil import split
 from voxdask.planning import Plan, Problem
 from voxdask.spilling import Route, pencil_bytes, window_bytes
 from voxdask.units import format_bytes, parse_bytes
@@ -71,7 +71,7 @@ def check(plan: planning.Plan, limit: int, threads: int) -> None:
     assert 1 <= plan.threads <= threads
     assert 1 <= plan.rows <= size and 1 <= plan.columns <= problem.columns and 1 <= plan.chunk_rows <= size
     for total, width in ((size, plan.rows), (size, plan.chunk_rows), (problem.columns, plan.columns)):
-        ranges = tiles(total, width)
+        ranges = split(total, width)
         assert ranges[0][0] == 0 and ranges[-1][1] == total
         assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
     assert planning.OVERHEAD_BYTES <= plan.memory_bytes <= limit == plan.memory_limit

@@ -18,7 +18,7 @@ from voxdask.boundary import Axis, Transform, parse
 from voxdask.equation import dt
 from voxdask.grid import Grid
 from voxdask.kernels import compile_filter
-from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, tiles
+from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, split
 
 PAIRS = ["periodic", "neumann", "dirichlet", ("neumann", "dirichlet"), ("dirichlet", "neumann")]
 H = 0.7
@@ -162,10 +162,10 @@ def test_solves_an_implicit_step(mixture: tuple[Any, dict[str, Any]], rows: int,
     transform = GridTransform(axes, b.dtype, "stencil")
     squares = [sp.Symbol(f"q_{dim}", nonnegative=True) for dim in dims]
     gain = compile_filter(((TRANSFORMED, ((TRANSFORMED, SCALE / (1 + dt * sp.Add(*squares))),)),), dims)
-    slabs = tiles(len(b), rows)
+    slabs = split(len(b), rows)
     spectrum = np.concatenate([transform.forward_slab(b[lo:hi].copy()) for lo, hi in slabs])
     assert spectrum.shape == transform.spectrum_shape and spectrum.dtype == transform.spectrum_dtype
-    for start, stop in tiles(spectrum.shape[1], columns):
+    for start, stop in split(spectrum.shape[1], columns):
         pencil = spectrum[:, start:stop].copy()
         spectrum[:, start:stop] = transform.filter_pencil(pencil, start, gain, {"dt": step})
     result = np.concatenate([transform.inverse_slab(spectrum[lo:hi].copy()) for lo, hi in slabs])
@@ -197,6 +197,6 @@ def test_real_data_is_halved_once(boundary: Any, half: int | None) -> None:
 
 @given(st.integers(1, 40), st.integers(1, 50))
 def test_tiles_cover(size: int, width: int) -> None:
-    ranges = tiles(size, width)
+    ranges = split(size, width)
     assert [i for lo, hi in ranges for i in range(lo, hi)] == list(range(size))
     assert all(hi - lo == width for lo, hi in ranges[:-1]) and 0 < ranges[-1][1] - ranges[-1][0] <= width

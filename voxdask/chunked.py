@@ -21,7 +21,7 @@ from voxdask import graph, tiles
 from voxdask.graph import Value
 from voxdask.kernels import Filter, Kernel, Update
 from voxdask.passes import Context
-from voxdask.pencil import tiles as split
+from voxdask.pencil import split
 from voxdask.planning import Plan
 from voxdask.slabs import (
     Pending,

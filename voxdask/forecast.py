@@ -8,8 +8,8 @@ from voxdask.costs import Rates
 from voxdask.planning import Plan, spilled_seconds
 from voxdask.spilling import Cut, Route
 
-#: What tasks cost beyond the work that is in them: seconds of a thread for each, here and on a cluster.
-TASK_SECONDS, REMOTE_TASK_SECONDS = 4e-4, 2e-3
+#: What tasks cost beyond the work that is in them: seconds of a thread for each, or of the one scheduler of a cluster.
+TASK_SECONDS, REMOTE_TASK_SECONDS = 4e-4, 1e-3
 #: How much longer passes take over chunks, whose memory others share and which are put together from parts.
 CHUNKED_SHARE = 1.08
 #: Bytes in a second that a worker sends while it receives as many.
@@ -47,7 +47,7 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
         seconds *= CHUNKED_SHARE * idle
         if workers:
             tasks += 2 * transforms * slabs**2 * plan.problem.fields
-            seconds += tasks * REMOTE_TASK_SECONDS / workers + traffic / (workers * NETWORK_BYTES)
+            seconds += tasks * REMOTE_TASK_SECONDS + traffic / (workers * NETWORK_BYTES)
         else:
             seconds += tasks * TASK_SECONDS / plan.threads
     return replace(plan, traffic_bytes=traffic, step_seconds=seconds)

@@ -144,8 +144,8 @@ def persist(values: Sequence[Value]) -> list[Value]:
     return list(results)
 
 
-def compute(values: Sequence[Value]) -> tuple[Any, ...]:
-    """Results of values, brought here.
+def compute(values: Sequence[Value], scheduler: str | None = None) -> tuple[Any, ...]:
+    """Results of values, brought here; by the active scheduler, if none is named.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def compute(values: Sequence[Value]) -> tuple[Any, ...]:
         If workers of a cluster died, and what they held can't be made again.
     """
     try:
-        results: tuple[Any, ...] = dask.compute(*values)
+        results: tuple[Any, ...] = dask.compute(*values, **({"scheduler": scheduler} if scheduler else {}))
     except (FutureCancelledError, KilledWorker) as error:
         raise RuntimeError(
             f"workers of the cluster died, and what they held can't be made again ({error}); with store=PATH, on a "
@@ -171,6 +171,11 @@ def require_everywhere(folder: Path) -> None:
             f"store={os.fspath(folder.parent)!r} is not seen by {len(blind)} of {len(seen)} workers ({blind[0]}, ...); "
             "give a path on a disk that all of them share"
         )
+
+
+def run_everywhere(function: Callable[[], None]) -> None:
+    """Call a function in every worker that is still there."""
+    get_client().run(function, on_error="ignore")
 
 
 def _is_there(path: str) -> bool:

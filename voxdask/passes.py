@@ -13,7 +13,7 @@ from typing import Any
 from voxdask import backend, halo, tiles
 from voxdask.halo import Rows
 from voxdask.kernels import Filter, Kernel
-from voxdask.pencil import tiles as split
+from voxdask.pencil import split
 from voxdask.system import System
 from voxdask.tiles import Workspace
 

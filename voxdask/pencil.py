@@ -212,12 +212,12 @@ class GridTransform:
         return [*real, *([self.half] if self.complex and self.half else []), *others]
 
 
-def tiles(size: int, width: int) -> list[tuple[int, int]]:
+def split(size: int, width: int) -> list[tuple[int, int]]:
     """Half-open ranges of `width` that cover 0 ... size - 1.
 
     Examples
     --------
-    >>> tiles(10, 4)
+    >>> split(10, 4)
     [(0, 4), (4, 8), (8, 10)]
     """
     return [(lo, min(lo + width, size)) for lo in range(0, size, width)]

@@ -26,8 +26,8 @@ DEVICE_SUMS = 8
 OVERHEAD_BYTES = 16 << 20
 #: Bytes of one chunk of a saved frame, before compression.
 FRAME_CHUNK_BYTES = 8 << 20
-#: Slabs of one field that a thread holds while it saves a frame: one is made smaller meanwhile.
-SAVE_SLABS = 3
+#: Slabs of one field that a thread holds while it saves a frame, with what compressing them takes.
+SAVE_SLABS = 4
 
 
 @dataclass(frozen=True)

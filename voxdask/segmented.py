@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -71,10 +70,7 @@ class Segmented:
 
     def compute(self, values: Sequence[graph.Value]) -> tuple[Any, ...]:
         """Results of values; those of an image in memory are made here, on threads, whatever cluster there is."""
-        if self.lazy:
-            return graph.compute(values)
-        with dask.config.set(scheduler="threads"):
-            return graph.compute(values)
+        return graph.compute(values, None if self.lazy else "threads")
 
     def counts(self) -> dict[int, int]:
         """How many voxels have each label that occurs, by label, rising."""

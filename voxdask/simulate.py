@@ -195,7 +195,8 @@ def plan(
     model, ds, stepper, boundary, chunks, device, memory_limit, fft, store
         As for :func:`simulate`. The disk of `store`, or of the working directory, is the one that is measured.
     measure : bool, default True
-        With False, time is not foreseen.
+        With False, time is not foreseen. Otherwise steps are tried on a few rows, and, for a spilled run, some files
+        are written beside `store` and removed.
 
     Returns
     -------
@@ -218,7 +219,7 @@ def plan(
     """
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
-    plan, workers = _plan(prepared, method, chunks, device, memory_limit, 0, store)
+    plan, workers = _plan(prepared, method, chunks, device, memory_limit, 0, store, measure)
     if plan.on_device and plan.streams:
         return with_traffic(plan, _routes(prepared, plan.problem, method))
     if not measure or plan.on_device:
@@ -272,6 +273,7 @@ def _plan(
     memory_limit: str | int | None,
     frames: int,
     store: str | os.PathLike[str] | None,
+    measure: bool = True,
 ) -> tuple[Plan, int]:
     """The plan, and the number of workers of the cluster that it runs on, if any."""
     problem = problem_of(prepared, stepper.registers, stepper.spectra)
@@ -310,7 +312,8 @@ def _plan(
     # what does not fit on the cluster runs in this process, with what this machine has
     limit = parse_bytes(memory_limit) if memory_limit is not None else _free_memory()
     why = "" if not chunked else "Dask arrays, on local threads" if chunks is None else f"chunks={chunks}"
-    options["rates"] = partial(_rates, prepared, problem, stepper, limit, store)
+    if measure:
+        options["rates"] = partial(_rates, prepared, problem, stepper, limit, store)
     plan = make_plan(
         problem, memory_limit=limit, threads=backend.cpu_count(), chunked=chunked and cluster is None,
         why=why if cluster is None else "", **options,

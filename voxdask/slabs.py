@@ -15,7 +15,7 @@ from voxdask import backend, halo, passes, tiles
 from voxdask.halo import PieceRows
 from voxdask.kernels import Filter, Kernel
 from voxdask.passes import Context
-from voxdask.pencil import tiles as split
+from voxdask.pencil import split
 from voxdask.recycler import Recycler
 from voxdask.system import SUM, System
 from voxdask.tiles import Workspace
@@ -25,6 +25,12 @@ _workspace = Workspace()
 
 #: Memory of the chunks of this process, which every step makes anew.
 recycler = Recycler()
+
+
+def clear_recycler() -> None:
+    """Give up the memory of this process that was kept for chunks to come."""
+    recycler.clear()
+
 
 #: Parts of a slab and its neighbours, each with the row that it starts at.
 Pieces = list[tuple[int, Any]]

@@ -15,8 +15,7 @@ import numpy as np
 
 from voxdask.backend import finish_transfers, pinned, transfer
 from voxdask.chunkfiles import ChunkFiles
-from voxdask.pencil import GridTransform
-from voxdask.pencil import tiles as split
+from voxdask.pencil import GridTransform, split
 
 
 class Rows(Protocol):

@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial, wraps
 from typing import Any
 
 import numpy as np
 
 from voxdask import backend, halo, passes, tiles, windows
+from voxdask.at_hand import Window, view
 from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream, StreamedState, Sum
-from voxdask.halo import ArrayRows, PaddedRows, PieceRows
+from voxdask.halo import ArrayRows
 from voxdask.kernels import Filter, Update, update_of
 from voxdask.passes import Context
-from voxdask.pencil import tiles as split
+from voxdask.pencil import split
+from voxdask.pipeline import pipeline
 from voxdask.planning import DEVICE_SUMS, Plan
 from voxdask.recycler import pages
 from voxdask.steppers.base import Terms
 from voxdask.storage import Rows, Spectra
 from voxdask.system import SUM, Operators, System, saved_by
 from voxdask.tiles import Workspace
-from voxdask.units import format_bytes
-from voxdask.windows import Chain, Part, Sweep, Turn, Width, aligned, domain_rows
+from voxdask.windows import Chain, Turn, Width, aligned, domain_rows
 
 
 class StreamedFields(Deferred):
@@ -135,7 +136,7 @@ class StreamedFields(Deferred):
         """Run a chain in one sweep."""
         size, periodic = self.system.grid.shape[0], self.system.axes[0].periodic
         sweep = self._sweep(chain, size, self.plan.slab_rows, periodic)
-        window = _Window(self.system, self.operators.program.halo, streams, sweep, self._memory_of(sweep.peak_bytes))
+        window = Window(self.system, self.operators.program.halo, streams, sweep, self._memory_of(sweep.peak_bytes))
         turns = sweep.turns
 
         @self._beside
@@ -240,7 +241,7 @@ class StreamedFields(Deferred):
             self._memory = pages(size) if self.like is None else backend.namespace(self.like).empty(size, np.uint8)
         return self._memory
 
-    def _take_turn(self, link: Link, turn: Turn, window: _Window) -> None:
+    def _take_turn(self, link: Link, turn: Turn, window: Window) -> None:
         """What a link does to a slab, shared out among the threads."""
         size, sums = self.system.grid.shape[0], isinstance(link, Sum | Size)
         width, parts = (self.plan.sum_rows, DEVICE_SUMS) if sums else (self.plan.rows, 1)
@@ -261,7 +262,7 @@ class StreamedFields(Deferred):
             work = partial(self._size, link, window)
         self._each(lambda bounds: work(*bounds), ranges)
 
-    def _advance(self, link: Advance, turn: Turn, window: _Window) -> Callable[[int, int], None]:
+    def _advance(self, link: Advance, turn: Turn, window: Window) -> Callable[[int, int], None]:
         """What an evaluation does to some rows of a slab; ghost layers are filled first."""
         rates, fields = self.context.rates, self.system.fields
         depth = self.operators.program.halo
@@ -295,7 +296,7 @@ class StreamedFields(Deferred):
 
         return work
 
-    def _finish(self, link: Finish, window: _Window, lo: int, hi: int) -> None:
+    def _finish(self, link: Finish, window: Window, lo: int, hi: int) -> None:
         update = Update(len(link.terms), margin=self.operators.program.halo)
         for name in self.system.fields:
             weight, spectrum = self.system.weights.get(name), ArrayRows(window.at(link.spectra, name, lo, hi), lo)
@@ -307,7 +308,7 @@ class StreamedFields(Deferred):
                 link.end, window.at(link.made, name, lo, hi),
             )  # fmt: skip
 
-    def _sum(self, link: Sum, window: _Window, lo: int, hi: int) -> None:
+    def _sum(self, link: Sum, window: Window, lo: int, hi: int) -> None:
         for name in self.system.fields:
             out = window.inner(link.made, name, lo, hi)
             tiles.add_up(((window.inner(stream, name, lo, hi), c) for stream, c in link.terms), out)
@@ -315,7 +316,7 @@ class StreamedFields(Deferred):
             if not tiles.finite(out):
                 self.finite = False
 
-    def _size(self, link: Size, window: _Window, lo: int, hi: int) -> None:
+    def _size(self, link: Size, window: Window, lo: int, hi: int) -> None:
         for name in self.system.fields:
             shape = (hi - lo, *self.system.grid.shape[1:])
             total = self.workspace.empty("error", shape, self.system.dtype, self.like)
@@ -339,160 +340,3 @@ class StreamedFields(Deferred):
     def _each(self, work: Callable[[tuple[int, int]], None], ranges: Sequence[tuple[int, int]]) -> None:
         for _ in self._map(work, ranges):
             pass
-
-
-def pipeline(
-    io: Executor,
-    count: int,
-    take: Callable[[int], None],
-    load: Callable[[int], None],
-    work: Callable[[int], None],
-    done: Callable[[int], None],
-    store: Callable[[int], None],
-    stored: Callable[[int], None],
-) -> None:
-    """Load, work and store, one item after the other, so that the next is loaded and the last stored meanwhile.
-
-    Parameters
-    ----------
-    io : Executor
-        Of two threads or more.
-    count : int
-    take, done, stored : callable
-        What is called here, with the number of an item, before it is loaded, after it is worked on, after it is stored.
-    load, store : callable
-        What the executor is given.
-    work : callable
-    """
-    waiting: list[Future[None]] = []
-
-    def begin(job: Callable[[int], None], k: int) -> Future[None]:
-        future = io.submit(job, k)
-        waiting.append(future)
-        return future
-
-    try:
-        take(0)
-        loading, storing = begin(load, 0), None
-        for k in range(count):
-            if k + 1 < count:
-                take(k + 1)
-                after = begin(load, k + 1)
-            loading.result()
-            work(k)
-            if storing is not None:
-                storing.result()
-                stored(k - 1)
-            done(k)
-            storing, loading = begin(store, k), after if k + 1 < count else loading
-        if storing is not None:
-            storing.result()
-            stored(count - 1)
-    finally:
-        for future in waiting[-3:]:  # nobody may read or write what is given up
-            future.cancel() or future.exception()
-
-
-class _Window:
-    """The rows that are at hand: slabs in slots of one piece of memory, which every sweep cuts up anew.
-
-    A slab of a state or of constants has ghost layers; those along the first axis only where it is reached beyond.
-    """
-
-    def __init__(self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: Any) -> None:
-        self.system, self.depth, self.sweep, self.memory = system, depth, sweep, memory
-        self.numbers = {id(stream): s for s, stream in enumerate(streams)}
-        self.kinds = [stream.kind for stream in streams]
-        self.ghosts = sweep.chain.ghosts
-        self.blocks: dict[Part, dict[str, Any]] = {}
-        self.places: dict[Part, int] = {}
-        self.heads: list[dict[str, Any]] = []
-        place = 0
-        for s, rows in enumerate(sweep.heads):
-            self.heads.append(self._arrays(s, rows, place) if rows else {})
-            place += sweep.chain.widths[s].arrays * aligned(rows * sweep.chain.widths[s].held)
-        self.free: dict[int, list[int]] = {}
-        for size, count in sweep.slots.items():
-            self.free[size] = [place + k * size for k in range(count)]
-            place += size * count
-
-    def take(self, parts: Iterable[Part]) -> None:
-        """Have room for parts of streams."""
-        for part in parts:
-            s = part.stream
-            self.places[part] = place = self.free[self.sweep.slot_bytes(s)].pop()
-            self.blocks[part] = self._arrays(s, part.hi - part.lo + 2 * self.ghosts[s], place)
-
-    def drop(self, parts: Iterable[Part]) -> None:
-        """Forget parts."""
-        for part in parts:
-            del self.blocks[part]
-            self.free[self.sweep.slot_bytes(part.stream)].append(self.places.pop(part))
-
-    def rows_of(self, part: Part) -> Iterator[tuple[str, Any]]:
-        """The rows of a part, without ghost rows, by name."""
-        g = self.ghosts[part.stream]
-        return ((name, array[g : g + part.hi - part.lo]) for name, array in self.blocks[part].items())
-
-    def keep_heads(self, parts: Sequence[Part]) -> None:
-        """Keep the first rows of a stream for the end of the sweep, where they follow the last ones."""
-        for part in parts:
-            head = self.heads[part.stream]
-            for name, block in self.rows_of(part) if head else ():
-                if 0 <= part.lo < len(head[name]):
-                    rows = head[name][part.lo : part.hi]
-                    rows[...] = block[: len(rows)]
-
-    def rows(self, stream: Stream, name: str) -> PieceRows:
-        """All rows of a stream that are at hand."""
-        s, size = self.numbers[id(stream)], self.system.grid.shape[0]
-        depth = 0 if stream.kind == "spectra" else self.depth
-        parts = [part for part in [*self.blocks] if part.stream == s]
-        pieces = [(part.lo, halo.inner(dict(self.rows_of(part))[name], depth)) for part in parts]
-        if head := self.heads[s]:  # it may be shorter than it is reached beyond the end, if it is all that there is
-            again = range(-(-self.ghosts[s] // size) + 1 if len(head[name]) == size else 1)
-            pieces += [(size + k * size, halo.inner(head[name], depth)) for k in again]
-        return PieceRows(pieces, unwrapped=True)
-
-    def at(self, stream: Stream, name: str, lo: int, hi: int) -> Any:
-        """Rows [lo, hi) of a stream, which lie in one slab, with ghost layers along the other axes."""
-        part = self._part(stream, lo, hi)
-        return dict(self.rows_of(part))[name][lo - part.lo : hi - part.lo]
-
-    def inner(self, stream: Stream, name: str, lo: int, hi: int) -> Any:
-        """The same without any ghost layers."""
-        return halo.inner(self.at(stream, name, lo, hi), self.depth)
-
-    def complete(
-        self, stream: Stream, name: str, turn: Turn, time: float, each: Callable[..., Any]
-    ) -> PaddedRows:
-        """The rows of a turn, with all of their ghost layers."""
-        part = self._part(stream, turn.lo, turn.hi)
-        block = self.blocks[part][name][turn.lo - part.lo : turn.hi - part.lo + 2 * self.depth]
-        halo.pad(
-            self.rows(stream, name), turn.lo, turn.hi, self.depth, self.system.ends(name), time, block,
-            (part.lo, part.hi), each,
-        )  # fmt: skip
-        return PaddedRows(block, self.depth, turn.lo)
-
-    def _part(self, stream: Stream, lo: int, hi: int) -> Part:
-        s = self.numbers[id(stream)]
-        return next(part for part in [*self.blocks] if part.stream == s and part.lo <= lo and hi <= part.hi)
-
-    def _arrays(self, s: int, rows: int, place: int) -> dict[str, Any]:
-        system, kind, width = self.system, self.kinds[s], self.sweep.chain.widths[s]
-        names = system.constants if kind == "constants" else system.fields
-        if kind == "spectra":
-            shape, dtype = (rows, *system.transform.spectrum_shape[1:]), system.transform.spectrum_dtype
-        else:
-            shape, dtype = (rows, *(n + 2 * self.depth for n in system.grid.shape[1:])), system.dtype
-        apart = aligned(rows * width.held)
-        if place + apart * len(names) > len(self.memory):
-            raise MemoryError(f"a sweep takes more than the {format_bytes(len(self.memory))} that were foreseen for it")
-        return {name: view(self.memory, place + k * apart, shape, dtype) for k, name in enumerate(names)}
-
-
-def view(memory: Any, place: int, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array at a place in memory."""
-    count = math.prod(shape) * np.dtype(dtype).itemsize
-    return memory[place : place + count].view(dtype).reshape(shape)

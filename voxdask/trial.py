@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from voxdask import backend
 from voxdask.block import BlockFields, BlockState
 from voxdask.costs import Rates
 from voxdask.kernels import Filter
@@ -102,6 +103,7 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.P
     -------
     Rates
     """
+    plan = replace(plan, threads=min(plan.threads, backend.cpu_count()))  # those of a cluster are not all here
     rows = trial_rows(plan)
     tried = _steps(prepared, plan, stepper, rows, plan.rows)
     threads, per = plan.threads, {k: tried.seconds[k] / max(tried.counts[k], 1) / rows for k in tried.seconds}
@@ -117,7 +119,7 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.P
         finish=threads * per["finish"],
         add=threads * per["sum"],
         through=threads * _column_seconds(prepared.system, plan, tried) if tried.filters else 0.0,
-        moved=_moved_seconds(folder, plan) if folder is not None else 0.0,
+        moved=_disk_seconds(folder, plan) if folder is not None else 0.0,
         turn=3e-4,
     )
 
@@ -174,6 +176,14 @@ def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
             list(threads.map(through, range(0, columns, width)))
             taken.append(time.perf_counter() - began)
     return min(taken) / columns
+
+
+def _disk_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
+    """As measured, or as disks usually are if nothing can be written there."""
+    try:
+        return _moved_seconds(folder, plan)
+    except OSError:
+        return plan.problem.nominal_rates.moved
 
 
 def _moved_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:

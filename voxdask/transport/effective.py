@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,20 +17,14 @@ from voxdask import backend
 from voxdask.bounds import Bounds, hashin_shtrikman_bounds, wiener_bounds
 from voxdask.report import PeakMemory
 from voxdask.segmented import open_segmented
-from voxdask.transport.scan import (
-    Scan,
-    arrays_for,
-    check_limits,
-    medium_of,
-    real_dtype,
-    warn_of_flat_voxels,
-)
+from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
+from voxdask.transport.scan import Scan, medium_of
 from voxdask.transport.solver import Solver, Steady
-from voxdask.units import format_bytes, format_seconds
 
 
-@dataclass(frozen=True)
-class EffectiveDiffusivity:
+@dataclass(frozen=True, repr=False)
+class EffectiveDiffusivity(Table):
     r"""What :func:`effective_diffusivity` found.
 
     Attributes
@@ -84,17 +76,13 @@ class EffectiveDiffusivity:
             **rows,
             "bounds": f"{self.wiener.lower:.6g} ... {self.wiener.upper:.6g} (Wiener){isotropic}",
             "solve": f"{each} iterations, error {self.error:.1e}{stopped}",
-            "cost": f"{self.voxels:,} voxels in {format_seconds(self.wall_time)}, {format_bytes(self.peak_memory)}",
+            "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
         }
 
-    def __repr__(self) -> str:
-        wide = max(map(len, self.rows))
-        lines = [f"  {name:<{wide}}  {text}" for name, text in self.rows.items()]
-        return "\n".join([f"EffectiveDiffusivity ({self.boundary})", *lines])
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.rows.items())
-        return f"<table><caption>Effective diffusivity ({self.boundary})</caption>{cells}</table>"
+    @property
+    def title(self) -> str:
+        """With what is at the boundary."""
+        return f"EffectiveDiffusivity ({self.boundary})"
 
 
 def effective_diffusivity(
@@ -146,6 +134,10 @@ def effective_diffusivity(
         If `image` is no image, or holds no labels where diffusivities go by label.
     ValueError
         If a diffusivity is negative, NaN or infinite, a label of the image has none, or an option is unknown.
+    MemoryError
+        If not even four layers fit into the limit.
+    OSError
+        If the disk has no room for the working files.
 
     Warns
     -----
@@ -173,31 +165,24 @@ def effective_diffusivity(
     scan = Scan.of(image)
     dims = scan.grid.dims
     wanted = dims if isinstance(directions, str) and directions == "all" else _directions(directions, dims)
-    if boundary not in ("periodic", "face"):
-        raise ValueError(f"boundary is {boundary!r}; use 'periodic' or 'face'")
+    one_of("boundary", boundary, ("periodic", "face"))
     warn_of_flat_voxels(scan)
     check_limits(tolerance, iterations)
     real = real_dtype(dtype)
     with PeakMemory() as memory:
-        arrays, slabs = arrays_for(scan, real, memory_limit, store, fields=5 + len(wanted))
         values = _Diffusivities(scan, diffusivities, real)
+        arrays, slabs = arrays_for(scan, values.kind, real, memory_limit, store, fields=4 + len(wanted))
         solve = _periodic if boundary == "periodic" else _through
         tensor, found = solve(scan, values, wanted, arrays, slabs, real, tolerance, iterations)
-    errors = [s.error / s.energy if s.energy else 0.0 for s in found.values()]
+    error = max(map(relative_error, found.values()))
     converged = all(s.converged for s in found.values())
-    if not converged:
-        warnings.warn(
-            f"the relative error of a diagonal element is about {max(errors):.1e}, not {tolerance:.1e}: allow more "
-            "iterations, a larger tolerance, or dtype='float64'",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    warn_unless(converged, "a diagonal element", error, tolerance)
     return EffectiveDiffusivity(
         tensor=xr.DataArray(values.scale * tensor, {"i": list(dims), "j": list(dims)}, ("i", "j"), "D_eff"),
         fractions=values.fractions,
         wiener=values.wiener,
         hashin_shtrikman=values.hashin_shtrikman,
-        error=max(errors),
+        error=error,
         converged=converged,
         iterations={dim: s.iterations for dim, s in found.items()},
         boundary=boundary,
@@ -286,7 +271,7 @@ def _periodic(
     found, fields, jumps = dict[str, Steady](), dict[str, np.ndarray](), dict[str, np.ndarray]()
     for dim in wanted:
         jumps[dim] = scan.jump(dim)
-        solver.x.fill(0)
+        solver.clear()
         found[dim] = solver.solve(tolerance, iterations, jumps=tuple(jumps[dim]))
         fields[dim] = arrays.zeros(medium.shape, dtype)
         solver.keep(fields[dim])

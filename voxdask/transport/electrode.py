@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,16 +15,17 @@ from voxdask import backend
 from voxdask.report import PeakMemory
 from voxdask.transport import sweeps
 from voxdask.transport.arrays import Arrays
-from voxdask.transport.scan import Scan, arrays_for, check_limits, labelled_medium, real_dtype, warn_of_flat_voxels
+from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
+from voxdask.transport.scan import Scan, labelled_medium
 from voxdask.transport.solver import Solver, Steady
-from voxdask.units import format_bytes, format_seconds
 
 #: Solves behind the spectrum are this much more accurate than that behind the tortuosity, which errs by the square.
 _SHARPER = 1e-3
 
 
-@dataclass(frozen=True)
-class Electrode:
+@dataclass(frozen=True, repr=False)
+class Electrode(Table):
     r"""What :func:`electrode_tortuosity` found.
 
     Attributes
@@ -128,16 +127,8 @@ class Electrode:
             "walls": f"{self.wall_area:.5g} per unit of length",
             "direction": self.direction,
             "solve": f"{self.iterations} iterations, {self.ladder.shape[1]} moments{stopped}",
-            "cost": f"{self.voxels:,} voxels in {format_seconds(self.wall_time)}, {format_bytes(self.peak_memory)}",
+            "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
         }
-
-    def __repr__(self) -> str:
-        wide = max(map(len, self.rows))
-        return "\n".join(["Electrode", *(f"  {name:<{wide}}  {text}" for name, text in self.rows.items())])
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.rows.items())
-        return f"<table><caption>Electrode</caption>{cells}</table>"
 
 
 def electrode_tortuosity(
@@ -206,31 +197,24 @@ def electrode_tortuosity(
     """
     started = time.perf_counter()
     scan = Scan.of(image, direction)
-    if reservoir not in ("first", "last"):
-        raise ValueError(f"reservoir is {reservoir!r}; use 'first' or 'last'")
-    if sides not in ("no-flux", "periodic"):
-        raise ValueError(f"sides is {sides!r}; use 'no-flux' or 'periodic'")
+    one_of("reservoir", reservoir, ("first", "last"))
+    one_of("sides", sides, ("no-flux", "periodic"))
     if not isinstance(moments, int) or moments < 1:
         raise ValueError(f"moments is {moments!r}; give a positive whole number")
     check_limits(tolerance, iterations)
     warn_of_flat_voxels(scan)
     real = real_dtype(dtype)
     with PeakMemory() as memory:
-        arrays, slabs = arrays_for(scan, real, memory_limit, store, fields=4 + (1 if moments == 1 else 4))
+        arrays, slabs = arrays_for(scan, np.uint8, real, memory_limit, store, fields=6 if moments == 1 else 8)
         periodic = (False, sides == "periodic", sides == "periodic")
         medium, porosity = labelled_medium(scan, phase, arrays, real, periodic=periodic, ends="face")
         medium.ends[1 if reservoir == "first" else 0] = 0
         solver = Solver(medium, arrays, backend.cpu_count(), slabs)
         pieces, (n0, n1, n2) = solver.pieces, medium.shape
         found = _moments(solver, arrays, moments, tolerance, iterations) if pieces.connected else None
-    if found is not None and not found.steady.converged:
-        warnings.warn(
-            f"after {found.steady.iterations} iterations tau is known to "
-            f"{found.steady.error / found.steady.energy:.1e} of its value, not {tolerance:.1e}: allow more iterations "
-            "or a larger tolerance, or use dtype='float64'",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    converged = found is None or found.error <= tolerance
+    if found is not None:
+        warn_unless(converged, "tau or a moment", found.error, tolerance)
     h0, h1, h2 = scan.spacing
     charge = found.charge if found else 0.0
     resistance = found.steady.energy / charge**2 if found and charge else 0.0
@@ -239,8 +223,8 @@ def electrode_tortuosity(
         porosity=porosity,
         open_porosity=pieces.connected / scan.grid.size,
         wall_area=charge / (scan.grid.size * h0),
-        error=found.steady.error / found.steady.energy if found and charge else 0.0,
-        converged=found.steady.converged if found else True,
+        error=relative_error(found.steady) if found else 0.0,
+        converged=converged,
         iterations=found.steady.iterations if found else 0,
         resistance=resistance * h0 / (h1 * h2),
         capacitance=charge * h1 * h2,
@@ -257,6 +241,7 @@ class _Moments:
     steady: Steady
     charge: float
     ladder: np.ndarray
+    error: float  # the largest of all solves
 
 
 def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, iterations: int) -> _Moments | None:
@@ -271,7 +256,7 @@ def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, itera
     over(lambda lo, hi: np.copyto(source[lo:hi], wall[lo:hi]), ranges)
     sharp = tolerance if count == 1 else min(tolerance, max(_SHARPER * tolerance, 1e-9))
     steady = solver.solve(sharp, iterations, source=source)
-    ladder = np.zeros((2, count))
+    ladder, error = np.zeros((2, count)), relative_error(steady)
     size = steady.energy**0.5
     here, before = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2)) if count > 1 else (solver.x, None)
     for k in range(count):
@@ -290,8 +275,8 @@ def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, itera
         ladder[0, k] = sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, here), ranges))
         if k == count - 1:
             break
-        solver.x.fill(0)
-        solver.solve(sharp, iterations, source=source)
+        solver.clear()
+        error = max(error, relative_error(solver.solve(sharp, iterations, source=source)))
         a, b = (medium.dtype.type(v) for v in (ladder[0, k], ladder[1, k - 1] if k else 0.0))
 
         def orthogonal(lo: int, hi: int, a: Any = a, b: Any = b) -> None:
@@ -303,4 +288,4 @@ def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, itera
         if size <= 1e-6 * ladder[0, 0]:  # the ladder is as long as the electrode has modes
             ladder = ladder[:, : k + 1]
             break
-    return _Moments(steady, float(charge), ladder)
+    return _Moments(steady, float(charge), ladder, error)

@@ -21,7 +21,7 @@ class Graph:
     spacing : tuple of float
         Of the blocks.
     ptr, col, weight : ndarray
-        Edges of node i are ``ptr[i]:ptr[i + 1]``: the node at the other end, and what the edge conducts.
+        Edges of node i are ``ptr[i]:ptr[i + 1]`` (int64): the node at the other end (int32), and what each conducts.
     diagonal : ndarray
         The sum of what a node's edges conduct, and of what it conducts to the ends.
     end : ndarray
@@ -164,6 +164,15 @@ def assign(lo, hi, n, parent, diagonal, order, out):
 
 
 @jit
+def sum_up(lo, hi, total, counts):
+    """Turn counts from the second place on into where each group ends; returns the sum so far."""
+    for i in range(lo, hi):
+        total += counts[i + 1]
+        counts[i + 1] = total
+    return total
+
+
+@jit
 def count_members(lo, hi, parent, start):
     """Count the nodes of each parent c into ``start[c + 1]``."""
     for i in range(lo, hi):
@@ -216,12 +225,19 @@ def gather(
 
 
 @jit
+def _residual_of(i, ptr, col, weight, diagonal, b, x):
+    """b - A x at a node."""
+    s = b[i] - diagonal[i] * x[i]
+    for e in range(ptr[i], ptr[i + 1]):
+        s += weight[e] * x[col[e]]
+    return s
+
+
+@jit
 def restrict(lo, hi, ptr, col, weight, diagonal, b, x, parent, target):
     """Add b - A x to the parents."""
     for i in range(lo, hi):
-        s = b[i] - diagonal[i] * x[i]
-        for e in range(ptr[i], ptr[i + 1]):
-            s += weight[e] * x[col[e]]
+        s = _residual_of(i, ptr, col, weight, diagonal, b, x)
         if parent[i] >= 0:
             target[parent[i]] += s
 
@@ -230,10 +246,7 @@ def restrict(lo, hi, ptr, col, weight, diagonal, b, x, parent, target):
 def residual(lo, hi, ptr, col, weight, diagonal, b, x, out):
     """b - A x."""
     for i in range(lo, hi):
-        s = b[i] - diagonal[i] * x[i]
-        for e in range(ptr[i], ptr[i + 1]):
-            s += weight[e] * x[col[e]]
-        out[i] = s
+        out[i] = _residual_of(i, ptr, col, weight, diagonal, b, x)
 
 
 @jit
@@ -255,9 +268,7 @@ def add_from_parent(lo, hi, x, e, parent):
 def smooth(lo, hi, omega, ptr, col, weight, diagonal, b, x, out):
     """x + omega (b - A x) / diagonal."""
     for i in range(lo, hi):
-        s = b[i] - diagonal[i] * x[i]
-        for e in range(ptr[i], ptr[i + 1]):
-            s += weight[e] * x[col[e]]
+        s = _residual_of(i, ptr, col, weight, diagonal, b, x)
         out[i] = x[i] + omega * s / diagonal[i] if diagonal[i] > 0 else x[i]
 
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxdask.transport.arrays import Arrays
+
+#: Layers that are gone through before mapped memory is given back.
+_LAYERS = 32
+
 
 @dataclass(frozen=True)
 class Medium:
@@ -45,9 +50,14 @@ class Medium:
         """The factors of the axes, as compiled code takes them."""
         return tuple(self.dtype.type(c) for c in self.factors)
 
-    def wrap(self) -> None:
+    def wrap(self, arrays: Arrays) -> None:
         """Fill the ghosts along periodic axes from the other side."""
-        for axis, periodic in enumerate(self.periodic):
-            if periodic:
-                v = np.moveaxis(self.values, axis, 0)
-                v[0], v[-1] = v[-2], v[1]
+        for lo in range(0, len(self.values), _LAYERS):
+            some = self.values[lo : lo + _LAYERS]
+            for axis in (1, 2):
+                if self.periodic[axis]:
+                    v = np.moveaxis(some, axis, 0)
+                    v[0], v[-1] = v[-2], v[1]
+            arrays.give_back()
+        if self.periodic[0]:
+            self.values[0], self.values[-1] = self.values[-2], self.values[1]

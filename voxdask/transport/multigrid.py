@@ -21,6 +21,8 @@ from voxdask.transport.pieces import STRONG, halved_axes
 OMEGA = 0.85
 #: A level of at most so many nodes is solved directly.
 _DIRECT = 300
+#: One of more, which has none below it as it conducts too little, is only smoothed.
+_MOST_DIRECT = 3000
 #: Levels of fewer nodes are worked on by one thread.
 _SMALL = 20_000
 #: Modes below this share of the stiffest belong to components that reach no end; the direct solve leaves them out.
@@ -28,7 +30,7 @@ _NULL = 1e-6
 
 
 class Multigrid:
-    """A preconditioner on a graph: one W-cycle with a damped Jacobi sweep before and after each correction.
+    """A preconditioner on a graph: a W-cycle, twice on every level, with a damped Jacobi sweep around each correction.
 
     Parameters
     ----------
@@ -43,9 +45,10 @@ class Multigrid:
     def __init__(self, finest: Graph, arrays: Arrays, workers: Workers, slabs: int) -> None:
         self.workers = workers
         self.levels = [finest]
-        while finest.nodes > _DIRECT and max(finest.shape) > 1:
+        while finest.nodes > _DIRECT:
             coarser = _coarser(finest, arrays, workers, slabs)
-            if coarser.nodes == finest.nodes and max(coarser.shape) == max(finest.shape):
+            if coarser.nodes == finest.nodes and coarser.shape == finest.shape:
+                finest.parent = None  # what is left conducts too little to be merged
                 break
             self.levels.append(coarser)
             finest = coarser
@@ -53,7 +56,7 @@ class Multigrid:
             level.end = level.place = None
             for name in ("b", "rest", "x", "smoothed", "sum"):
                 level.vectors[name] = arrays.zeros(level.nodes, level.diagonal.dtype)
-        self.inverse = _inverse(self.levels[-1])
+        self.inverse = _inverse(finest) if finest.nodes <= _MOST_DIRECT else None
 
     def solve(self) -> np.ndarray:
         """What the right-hand side in ``levels[0].vectors["b"]`` gives, roughly: the cycle, twice."""
@@ -63,7 +66,10 @@ class Multigrid:
         """The cycle, and once more for what it leaves."""
         level, v = self.levels[number], self.levels[number].vectors
         if number == len(self.levels) - 1:
-            v["sum"][...] = self.inverse @ v["b"]
+            if self.inverse is None:
+                loops.scaled(0, level.nodes, level.diagonal.dtype.type(OMEGA), level.diagonal, v["b"], v["sum"])
+            else:
+                v["sum"][...] = self.inverse @ v["b"]
             return v["sum"]
         first, over = self._cycle(number, v["b"]), self.workers.map
         over(lambda lo, hi: np.copyto(v["sum"][lo:hi], first[lo:hi]), level.ranges)
@@ -96,7 +102,7 @@ def _coarser(level: Graph, arrays: Arrays, workers: Workers, slabs: int) -> Grap
     n, count, edges = level.nodes, len(place), (level.ptr, level.col, level.weight)
     start, member, free = arrays.zeros(count + 1, np.int32), arrays.zeros(n, np.int32), arrays.zeros(count, np.int32)
     workers.series(lambda lo, hi: loops.count_members(lo, hi, level.parent, start), n)
-    np.cumsum(start, out=start)
+    workers.accumulate(lambda lo, hi, total: loops.sum_up(lo, hi, total, start), count)
     free[...] = start[:-1]
     workers.series(lambda lo, hi: loops.place_members(lo, hi, level.parent, free, member), n)
     ptr, end = arrays.zeros(count + 1, np.int64), arrays.zeros(count, level.weight.dtype)
@@ -124,7 +130,7 @@ def _merge(
     """The parent of every node, numbered in the order of blocks, and the blocks of the parents."""
     n, edges, series = level.nodes, (level.ptr, level.col, level.weight), workers.series
     best, parent, size = arrays.zeros(n, level.weight.dtype), arrays.zeros(n, np.int32), arrays.zeros(n, np.int32)
-    parent[...] = np.arange(n, dtype=np.int32)
+    series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), n)
     alike = (level.place, halved, STRONG, best)
     series(lambda lo, hi: loops.strongest(lo, hi, level.ptr, level.weight, best), n)
     series(lambda lo, hi: loops.join_strong(lo, hi, *edges, *alike, parent), n)

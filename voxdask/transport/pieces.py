@@ -14,7 +14,7 @@ import numpy as np
 
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.conductance import conductance, jit
-from voxdask.transport.graph import Graph, diagonals, find, roots
+from voxdask.transport.graph import Graph, diagonals, find, roots, sum_up
 from voxdask.transport.medium import Medium
 from voxdask.transport.parallel import Workers, even
 from voxdask.transport.sweeps import NONE
@@ -38,14 +38,6 @@ def _weights_of(values, ends, c0, c1, c2, h, j, k, w):
     if h == values.shape[0] - 3:
         end += ends[1, j, k]
     return end
-
-
-@jit
-def _root(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
 
 
 @jit
@@ -81,14 +73,14 @@ def _cut(lo, hi, values, ends, c0, c1, c2, halved, strong, piece, count):
                         if other == q or parent[other] < 0:
                             continue
                         if w[q, 2 * axis + 1] >= strong * max(best[q], best[other]) and w[q, 2 * axis + 1] > 0:
-                            one, two = _root(parent, q), _root(parent, other)
+                            one, two = find(parent, q), find(parent, other)
                             parent[max(one, two)] = min(one, two)
                 for q in range(8):  # a voxel on its own goes with the neighbour that it conducts to best
                     if parent[q] != q:
                         continue
                     alone = True
                     for other in range(8):
-                        if other != q and parent[other] >= 0 and _root(parent, other) == q:
+                        if other != q and parent[other] >= 0 and find(parent, other) == q:
                             alone = False
                     if not alone:
                         continue
@@ -99,13 +91,13 @@ def _cut(lo, hi, values, ends, c0, c1, c2, halved, strong, piece, count):
                         if parent[other] >= 0 and face > 0 and face >= most:
                             to, most = other, face
                     if to >= 0:
-                        one, two = q, _root(parent, to)
+                        one, two = q, find(parent, to)
                         parent[max(one, two)] = min(one, two)
                 found = 0
                 for q in range(8):
                     if parent[q] < 0:
                         continue
-                    root = _root(parent, q)
+                    root = find(parent, q)
                     if root == q:
                         number[q] = found
                         found += 1
@@ -209,11 +201,16 @@ def _forget(lo, hi, values, piece, base, count, halved, floating):
 
 
 @jit
-def _mark(parent, sides, found):
-    """Tell every node which ends its component is connected to."""
-    for i in range(len(parent)):
+def _mark(lo, hi, parent, sides, found):
+    """Tell roots which ends their components are connected to."""
+    for i in range(lo, hi):
         found[find(parent, i)] |= sides[i]
-    for i in range(len(parent)):
+
+
+@jit
+def _spread(lo, hi, parent, found):
+    """Tell every node what its root knows."""
+    for i in range(lo, hi):
         found[i] = found[find(parent, i)]
 
 
@@ -324,16 +321,16 @@ def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
         workers.map(lambda lo, hi: _link(lo, hi, fill, *around), ranges)
 
     link(False)
-    np.cumsum(ptr, out=ptr)
+    workers.accumulate(lambda lo, hi, n: sum_up(lo, hi, n, ptr), nodes)
     col, weight = arrays.zeros(int(ptr[-1]), np.int32), arrays.zeros(int(ptr[-1]), medium.dtype)
     link(True)
     percolating = connected = 0
-    if not medium.periodic[0]:
+    if medium.ends.any():
         reached = _reached(ptr, col, sides, arrays, workers)
         loose = reached == 0
         if loose.any():
             workers.map(lambda lo, hi: _forget(lo, hi, medium.values, piece, base, count, halved, loose), ranges)
-            medium.wrap()
+            medium.wrap(arrays)
             new = arrays.zeros(nodes, np.int32)
             kept = workers.accumulate(lambda lo, hi, n: _renumber(lo, hi, n, loose, new), nodes)
             graph = (ptr, col, weight, end, place)
@@ -366,8 +363,9 @@ def halved_axes(spacing: Sequence[float], shape: Sequence[int]) -> tuple[int, in
 def _reached(ptr: np.ndarray, col: np.ndarray, sides: np.ndarray, arrays: Arrays, workers: Workers) -> np.ndarray:
     """For every node, which ends its component is connected to: 1 for the first, 2 for the last, 3 for both."""
     parent = arrays.zeros(len(sides), np.int32)
-    parent[...] = np.arange(len(sides), dtype=np.int32)
+    workers.series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), len(sides))
     workers.series(lambda lo, hi: roots(lo, hi, ptr, col, parent), len(sides))
     found = np.zeros(len(sides), np.uint8)
-    _mark(parent, sides, found)
+    workers.series(lambda lo, hi: _mark(lo, hi, parent, sides, found), len(sides))
+    workers.series(lambda lo, hi: _spread(lo, hi, parent, found), len(sides))
     return found

@@ -12,8 +12,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from voxdask.segmented import parse_labels
 from voxdask.transport.scan import Scan
 from voxdask.transport.tortuosity import tortuosity
+
+#: Properties by name: numbers of a result.
+_NUMBERS = ("d_eff", "tau", "porosity", "percolating_porosity")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class RepresentativeVolume:
     exponent : float
         Of the scatter's fall with the volume, :math:`\sigma \propto V^{-\alpha/2}`; 1 for uncorrelated parts.
     error : float
-        Relative standard error of the property at the size of the whole image, from that law.
+        Relative standard error of the property at the size of the whole image, from that law. Both are NaN where fewer
+        than two sizes have parts that differ.
     name : str
         Of the property.
     """
@@ -39,6 +44,8 @@ class RepresentativeVolume:
 
     def voxels_for(self, error: float) -> float:
         """How many voxels an image would need for a relative error."""
+        if not self.exponent > 0:
+            raise ValueError(f"the scatter does not fall with the volume (exponent {self.exponent:.2g}); see the table")
         whole = float(self.table.voxels.max())
         return float(whole * (self.error / error) ** (2 / self.exponent))
 
@@ -61,8 +68,8 @@ class RepresentativeVolume:
 
     def __repr__(self) -> str:
         lines = [f"RepresentativeVolume of {self.name}", "     voxels  parts        mean     scatter"]
-        for size in self.table.voxels.values:
-            row = self.table.sel(voxels=size)
+        for row in (self.table.isel(voxels=i) for i in range(self.table.sizes["voxels"])):
+            size = int(row.voxels)
             lines.append(f"{size:11,d} {int(row['count']):6d} {float(row['mean']):11.5g} {float(row['scatter']):11.3g}")
         return "\n".join([*lines, f"  relative error at full size about {self.error:.2g}"])
 
@@ -104,7 +111,8 @@ def representative_volume(
     Raises
     ------
     ValueError
-        If `divisions` leave parts of less than two voxels, or fewer than two sizes have several parts.
+        If the property is unknown, `divisions` leave parts of less than two voxels, or fewer than two sizes have
+        several parts.
 
     References
     ----------
@@ -132,6 +140,8 @@ def representative_volume(
         raise ValueError(
             f"divisions={tuple(divisions)}: give two numbers above one or more, to see how the scatter falls"
         )
+    if isinstance(property, str) and property not in _NUMBERS:
+        raise ValueError(f"property is {property!r}; use a function of an image, or {', '.join(map(repr, _NUMBERS))}")
     if not isinstance(samples, int) or samples < 2:
         raise ValueError(f"samples is {samples!r}; give two or more")
     rng = np.random.default_rng(seed)
@@ -152,12 +162,10 @@ def representative_volume(
 def _measure(part: xr.DataArray, property: str | Callable[[xr.DataArray], float], options: dict[str, Any]) -> float:
     if callable(property):
         return float(property(part))
-    try:
-        return float(getattr(tortuosity(part, **options), property))
-    except ValueError as error:
-        if "is not in the image" not in str(error):
-            raise
+    phase = options.get("phase", 1)
+    if phase is not None and not part.isin(parse_labels("phase", phase)).any():
         return math.inf if property == "tau" else 0.0  # a part that holds nothing of the phase
+    return float(getattr(tortuosity(part, **options), property))
 
 
 def _fitted(values: np.ndarray, voxels: np.ndarray, name: str, ndim: int) -> RepresentativeVolume:
@@ -169,7 +177,7 @@ def _fitted(values: np.ndarray, voxels: np.ndarray, name: str, ndim: int) -> Rep
     scatter = np.where(count > 1, np.sqrt(square / np.maximum(count - 1, 1)), np.nan)
     usable = (count > 1) & (scatter > 0)
     whole = voxels.max()
-    exponent, error = 1.0, 0.0
+    exponent, error = (1.0, 0.0) if not scatter[count > 1].any() else (math.nan, math.nan)
     if usable.sum() > 1:
         slope, level = np.polyfit(np.log(voxels[usable] / whole), np.log(scatter[usable]), 1, w=np.sqrt(count[usable]))
         exponent, error = -2 * float(slope), float(np.exp(level)) / abs(float(mean[-1]))

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 import xarray as xr
 
 from voxdask import backend
@@ -20,14 +16,7 @@ from voxdask.inputs import reader
 from voxdask.segmented import mask_of, open_voxels, parse_labels
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.medium import Medium
-from voxdask.units import format_bytes, parse_bytes
 
-#: Bytes per voxel that a solve takes beside its fields: image, pieces, and the graphs below them.
-_VOXEL_BYTES = 14
-#: The share of the limit that slabs of a solve from files may have at hand.
-_AT_HAND = 0.25
-#: Voxel sizes further apart than this are worth a warning.
-_ANISOTROPY = 10.0
 #: Voxels that are read at once.
 _READ = 1 << 22
 #: Memory for chunks of a lazy image that are kept until all their rows are read.
@@ -142,10 +131,8 @@ def medium_of(
             held[side] = np.divide(2 * a * b, both, out=np.zeros_like(a), where=both > 0)
         values = values[1:-1]
         values[0] = values[-1] = 0
-    shape = values.shape
-    flat = tuple(p and n > 3 for p, n in zip(periodic, shape, strict=True))
-    medium = Medium(values, held, scan.factors, flat)  # type: ignore[arg-type]
-    medium.wrap()
+    medium = Medium(values, held, scan.factors, periodic)
+    medium.wrap(arrays)
     return medium
 
 
@@ -190,53 +177,3 @@ def labels_in(scan: Scan) -> list[int]:
     for block in scan.blocks():
         found.update(np.unique(block).tolist())
     return sorted(map(int, found))
-
-
-def arrays_for(
-    scan: Scan, dtype: np.dtype, memory_limit: str | int | None, store: Any, *, fields: int = 4
-) -> tuple[Arrays, int]:
-    """Where the arrays of a solve go, and how many slabs it takes."""
-    threads = backend.cpu_count()
-    limit = parse_bytes(memory_limit) if memory_limit is not None else int(0.8 * psutil.virtual_memory().available)
-    needed = (_VOXEL_BYTES + fields * dtype.itemsize) * scan.grid.size
-    if needed <= limit:
-        return Arrays(), 2 * threads if threads > 1 else 1
-    folder = os.fspath(store) if store is not None else tempfile.gettempdir()
-    if not os.path.isdir(folder):
-        raise ValueError(f"store is {folder!r}, which is no folder")
-    slabs = math.ceil(needed * threads / (_AT_HAND * limit))
-    most = max(scan.shape[0] // 4, 1)
-    if slabs > 4 * most:
-        least = needed * threads / (_AT_HAND * 4 * most)
-        raise MemoryError(
-            f"memory_limit is {format_bytes(limit)}; slabs of four layers need {format_bytes(int(least))}"
-        )
-    return Arrays(folder), min(slabs, most)
-
-
-def real_dtype(dtype: Any) -> np.dtype:
-    """Single or double precision; ValueError if it is neither."""
-    real: np.dtype = np.dtype(dtype)
-    if real not in (np.dtype("float32"), np.dtype("float64")):
-        raise ValueError(f"dtype is {dtype!r}; use 'float32' or 'float64'")
-    return real
-
-
-def check_limits(tolerance: float, iterations: int) -> None:
-    """ValueError unless an iteration can end."""
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance!r}; give a relative error between 0 and 1")
-    if not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations is {iterations!r}; give a positive whole number")
-
-
-def warn_of_flat_voxels(scan: Scan) -> None:
-    """Warn if voxel sizes are far apart."""
-    least, most = min(scan.grid.spacing), max(scan.grid.spacing)
-    if most > _ANISOTROPY * least:
-        warnings.warn(
-            f"voxels measure {' x '.join(f'{h:g}' for h in scan.grid.spacing)}, a factor of {most / least:.3g} apart: "
-            "the result is no better than the coarsest; is the voxel size right?",
-            UserWarning,
-            stacklevel=4,
-        )

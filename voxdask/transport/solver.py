@@ -110,6 +110,10 @@ class Solver:
         self.start_linear((0.0, 1.0))
         return self.solve(tolerance, most, (0.0, 1.0))
 
+    def clear(self) -> None:
+        """Let the field be zero."""
+        self.workers.map(lambda lo, hi: self.x[lo:hi].fill(0), self.ranges)
+
     def keep(self, out: np.ndarray) -> None:
         """Copy the field."""
         self.workers.map(lambda lo, hi: np.copyto(out[lo:hi], self.x[lo:hi]), self.ranges)
@@ -166,12 +170,13 @@ class Solver:
         energy, flux = self.true_residual(held, jumps, source)
         iterations, error, least = 0, np.inf, _LEAST
         first: float | None = None
-        for _ in range(_RESTARTS):
+        for restart in range(_RESTARTS + 1):
             run = _Run(self)
             squares = run.precondition()
             first = squares if first is None else first
             error = run.product / least
-            if squares == 0 or (iterations and error <= tolerance * energy) or iterations >= most:
+            done = squares == 0 or (iterations > 0 and error <= tolerance * energy)
+            if done or iterations >= most or restart == _RESTARTS:
                 break
             while True:
                 run.turn()
@@ -184,8 +189,7 @@ class Solver:
                     break
             run.finish()
             energy, flux = self.true_residual(held, jumps, source)
-        converged = bool(error <= tolerance * energy or squares == 0)
-        return Steady(energy, flux, error, (squares / (first or 1.0)) ** 0.5, iterations, converged)
+        return Steady(energy, flux, error, (squares / (first or 1.0)) ** 0.5, iterations, done)
 
 
 class _Run:

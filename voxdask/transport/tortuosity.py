@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import time
 import uuid
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,21 +17,14 @@ from voxdask import backend
 from voxdask.report import PeakMemory
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.medium import Medium
-from voxdask.transport.scan import (
-    Scan,
-    arrays_for,
-    check_limits,
-    labelled_medium,
-    medium_of,
-    real_dtype,
-    warn_of_flat_voxels,
-)
+from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
+from voxdask.transport.scan import Scan, labelled_medium, medium_of
 from voxdask.transport.solver import Solver, Steady
-from voxdask.units import format_bytes, format_seconds
 
 
-@dataclass(frozen=True)
-class Tortuosity:
+@dataclass(frozen=True, repr=False)
+class Tortuosity(Table):
     r"""What :func:`tortuosity` found.
 
     Attributes
@@ -97,17 +88,8 @@ class Tortuosity:
             "direction": f"{self.direction}, ends at {self.ends}s",
             "solve": f"{self.iterations} iterations, residual {self.residual:.1e}{stopped}",
             "flux": f"layers within {spread:.1e}",
-            "cost": f"{self.voxels:,} voxels in {format_seconds(self.wall_time)}, {format_bytes(self.peak_memory)}",
+            "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
         }
-
-    def __repr__(self) -> str:
-        rows = self.rows
-        wide = max(map(len, rows))
-        return "\n".join(["Tortuosity", *(f"  {name:<{wide}}  {text}" for name, text in rows.items())])
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.rows.items())
-        return f"<table><caption>Tortuosity</caption>{cells}</table>"
 
 
 def tortuosity(
@@ -167,6 +149,8 @@ def tortuosity(
     ValueError
         If the phase is not in the image, the direction is not one of its dims or one voxel long, or an option is
         unknown.
+    MemoryError
+        If not even four layers fit into the limit.
     OSError
         If the disk has no room for the working files.
 
@@ -195,23 +179,22 @@ def tortuosity(
     """
     started = time.perf_counter()
     scan = Scan.of(image, direction)
-    _check(scan, sides, ends, tolerance, iterations)
+    one_of("sides", sides, ("no-flux", "periodic"))
+    one_of("ends", ends, ("face", "centre"))
+    if scan.shape[0] < 2:
+        raise ValueError(f"direction is {direction!r}, along which the image is one voxel: nothing flows there")
+    check_limits(tolerance, iterations)
+    warn_of_flat_voxels(scan)
     real = real_dtype(dtype)
     with PeakMemory() as memory:
-        arrays, slabs = arrays_for(scan, real, memory_limit, store)
+        arrays, slabs = arrays_for(scan, real if phase is None else np.uint8, real, memory_limit, store)
         medium, porosity = _medium_of(scan, phase, arrays, real, sides, ends)
         through = _Through(scan, medium, arrays, slabs, ends)
         steady = through.solve(tolerance, iterations)
         field, share, mean = through.field()
     d_eff = steady.energy * through.per_energy
-    error = steady.error / steady.energy if d_eff else 0.0
-    if not steady.converged:
-        warnings.warn(
-            f"after {steady.iterations} iterations tau is known to {error:.1e} of its value, not {tolerance:.1e}; "
-            "allow more iterations or a larger tolerance, or use dtype='float64'",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    error = relative_error(steady)
+    warn_unless(steady.converged, "tau", error, tolerance)
     return Tortuosity(
         tau=porosity / d_eff if d_eff else math.inf,
         d_eff=d_eff,
@@ -230,17 +213,6 @@ def tortuosity(
         wall_time=time.perf_counter() - started,
         peak_memory=memory.above_base,
     )
-
-
-def _check(scan: Scan, sides: str, ends: str, tolerance: float, iterations: int) -> None:
-    if sides not in ("no-flux", "periodic"):
-        raise ValueError(f"sides is {sides!r}; use 'no-flux' or 'periodic'")
-    if ends not in ("face", "centre"):
-        raise ValueError(f"ends is {ends!r}; use 'face' or 'centre'")
-    if scan.shape[0] < 2:
-        raise ValueError(f"direction is {scan.direction!r}, along which the image is one voxel: nothing flows there")
-    check_limits(tolerance, iterations)
-    warn_of_flat_voxels(scan)
 
 
 def _medium_of(scan: Scan, phase: Any, arrays: Arrays, dtype: np.dtype, sides: str, ends: str) -> tuple[Medium, float]:
