@@ -84,7 +84,7 @@ def test_tasks_take_time() -> None:
     there = forecast(plan_of("chunked", 2), (semi_implicit(PROBLEM),), NOTHING, workers=2)
     assert here.step_seconds == pytest.approx(16 * forecasting.TASK_SECONDS / 2)
     sent = there.traffic_bytes / forecasting.NETWORK_BYTES
-    assert there.step_seconds == pytest.approx((48 * forecasting.REMOTE_TASK_SECONDS + sent) / 2)
+    assert there.step_seconds == pytest.approx(48 * forecasting.REMOTE_TASK_SECONDS + sent / 2)
 
 
 def test_threads_without_a_slab_do_not_count() -> None:

@@ -34,7 +34,7 @@ def network(values: np.ndarray, spacing: tuple[float, ...], periodic: tuple[bool
     index = np.arange(values.size).reshape(values.shape)
     volume, faces = math.prod(spacing), []
     for axis, h in enumerate(spacing):
-        if values.shape[axis] == 1:
+        if values.shape[axis] == 1 and not periodic[axis]:
             faces.append((np.zeros(0, int), np.zeros(0, int), np.zeros(0)))
             continue
         a, b = (np.take(index, range(values.shape[axis]), axis), np.roll(index, -1, axis))
@@ -139,6 +139,32 @@ def test_flat_and_odd_images(shape: tuple[int, ...]) -> None:
     assert np.isnan(found.tensor.values).sum() == len(shape) ** 2 - 1
     periodic = vd.effective_diffusivity(image_of(values, dims=dims), **EXACT)
     np.testing.assert_allclose(periodic.tensor, reference_tensor(values, spacing), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_axis_of_one_voxel_conducts_as_its_mean(axis: int) -> None:
+    values = np.array([0.5, 1.0, 3.0, 0.2])[random_labels((8, 9, 10), seed=8)]
+    values = np.take(values, [4], axis)
+    found = vd.effective_diffusivity(image_of(values), **EXACT)
+    assert float(found.tensor[axis, axis]) == pytest.approx(values.mean(), rel=1e-12)
+    others = [a for a in range(3) if a != axis]
+    flat = reference_tensor(values.squeeze(axis), (1.0, 1.0))
+    np.testing.assert_allclose(found.tensor.values[np.ix_(others, others)], flat, rtol=1e-8, atol=1e-8)
+
+
+def test_what_single_precision_cannot_reach_is_not_claimed() -> None:
+    labels = random_labels((32, 32, 32), labels=2, seed=9)
+    d_eff = reference_through((labels == 1).astype(float), 2, (1.0,) * 3)
+    with pytest.warns(RuntimeWarning, match="is known to"):
+        found = vd.tortuosity(image_of(labels), tolerance=1e-15)
+    assert not found.converged
+    assert abs(found.d_eff / d_eff - 1) < 1e-6 and found.error < 1e-5
+
+
+def test_noise_of_high_contrast() -> None:
+    values = 10.0 ** np.random.default_rng(10).uniform(-4, 4, (20, 21, 22))
+    found = vd.effective_diffusivity(image_of(values), directions="x", boundary="face", **EXACT)
+    assert float(found.tensor[2, 2]) == pytest.approx(reference_through(values, 2, (1.0,) * 3), rel=1e-7)
 
 
 def test_single_precision_meets_its_tolerance() -> None:
