@@ -8,7 +8,7 @@ impedance measurement sees; dead ends count for it. Without --image a sample of 
 Answer: of a tomogram of 256^3 voxels with three labels, phase 85 hinders by 8.7 to 10.0, phase 0 by 2.1 to 2.2, phase
 170 by 7.6 to 9.5, each to a tenth of a per mille: directions differ, as the sample is no larger than it must be.
 
-Cost: 96^3 voxels, the default, take ten seconds on two cores; 256^3 about a minute and 400 MB.
+Cost: 96^3 voxels, the default, take ten seconds on two cores, and as many once to compile; 256^3 a minute or two.
 
     python examples/tortuosity_of_an_electrode.py
     python examples/tortuosity_of_an_electrode.py --image electrode.tiff
@@ -143,7 +143,7 @@ def draw(image: xr.DataArray, found: vd.Tortuosity) -> Figure:
     figure.colorbar(drawn, ax=second, shrink=0.85)
     for ax in (first, second):
         ax.set_axis_off()
-    third.plot(found.profile[found.direction], found.profile, color="#1b5e7d", label="between layers")
+    third.plot(found.profile[found.direction], found.profile, color="#1b5e7d", label="of each layer")
     third.axhline(found.tau, color="#c0612b", linestyle="--", label=f"tau = {found.tau:.4g}")
     third.set(xlabel=found.direction, ylabel="tortuosity factor")
     third.legend(frameon=False)

@@ -401,8 +401,8 @@ def spill(
     needed = least(power // 2, power, lambda limit: any(cut_for(route, 1, limit) for route in routes))
     needed = int(1.05 * needed)  # it is printed to two digits, which may round down
     raise MemoryError(
-        f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: a slab of one row "
-        f"of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels takes {format_bytes(needed)}"
+        f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: with slabs of one "
+        f"row of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels, what is at hand takes {format_bytes(needed)}"
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import dask.array as da
@@ -157,9 +160,11 @@ def simulate(
     plan, workers = _plan(prepared, method, chunks, device, memory_limit, frames, store)
     if plan.tier == "spilled" and store is None:
         raise ValueError(
-            f"the run spills to disk ({plan.reason}): give store=PATH for it, "
-            f"with {format_bytes(plan.disk_bytes)} free, or a larger memory_limit"
+            f"the run spills to disk ({plan.reason}): give store=PATH for it, on a disk that has "
+            f"{format_bytes(plan.disk_bytes)} free, or a larger memory_limit"
         )
+    if plan.tier == "spilled":
+        _require_disk(plan, _store_path(store))
     if isinstance(march, FixedMarch):
         warn_if_unstable(prepared, method, march.schedule.dt, start)
     made = _description(model, prepared, method, dt)
@@ -188,7 +193,7 @@ def plan(
     """What :func:`simulate` would do: tier, chunks, projected bytes, traffic and time of a step.
 
     Frames that a run without ``store=`` keeps in memory come on top; :func:`simulate` counts them. Time is foreseen
-    from steps on some rows of the grid, with values made up for them, which takes a second or two and some memory.
+    from steps on some rows of the grid, with values made up for them, which takes some seconds and some memory.
 
     Parameters
     ----------
@@ -337,6 +342,22 @@ def _rates(
     if 2 * trial.trial_bytes(plan) > limit:
         return None
     return trial.measure(prepared, replace(plan, tier="spilled", disk_bytes=0), stepper, _store_path(store or "."))
+
+
+def _require_disk(plan: Plan, path: str) -> None:
+    """OSError if the disk has no room for what a new spilled run needs, before anything is done."""
+    if os.path.exists(path):
+        return  # of a run that goes on, files are there already
+    there = Path(path).absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if plan.disk_bytes > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"the run needs {format_bytes(plan.disk_bytes)} of disk beside frames, and {format_bytes(free)} are free",
+            path,
+        )
 
 
 def _store_path(store: Any) -> str:

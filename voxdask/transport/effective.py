@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from voxdask.bounds import Bounds, hashin_shtrikman_bounds, wiener_bounds
 from voxdask.report import PeakMemory
 from voxdask.segmented import open_segmented
 from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.pieces import led_around
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan, medium_of
 from voxdask.transport.solver import Solver, Steady
@@ -193,7 +195,7 @@ def effective_diffusivity(
 
 
 def _directions(directions: Any, dims: tuple[str, ...]) -> tuple[str, ...]:
-    named = (directions,) if isinstance(directions, str) else tuple(directions)
+    named = (directions,) if isinstance(directions, str) else tuple(directions or ())
     unknown = [dim for dim in named if dim not in dims]
     if unknown or not named:
         raise ValueError(f"directions is {directions!r}; the image has dims {', '.join(map(repr, dims))}")
@@ -211,6 +213,8 @@ class _Diffusivities:
         if by_label is None:
             self._look()
             return
+        if not isinstance(by_label, Mapping):
+            raise TypeError(f"diffusivities is {by_label!r}; give a number for each label, e.g. {{0: 1.0, 1: 0.1}}")
         for label, value in by_label.items():
             _require_diffusivity(value, f"diffusivities[{label!r}]")
         counts = open_segmented(scan.image).counts()
@@ -256,7 +260,9 @@ class _Diffusivities:
 
 
 def _require_diffusivity(value: Any, name: str) -> None:
-    if not (math.isfinite(value) and value >= 0):
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; give a number")
+    if not (math.isfinite(value) and float(value) >= 0):
         raise ValueError(f"{name} is {float(value)}; a diffusivity is finite and not negative")
 
 
@@ -267,12 +273,17 @@ def _periodic(
     """Every direction on one medium; mixed elements from the energy of sums of fields."""
     medium = medium_of(scan, values.convert, values.kind, arrays, dtype, periodic=(True, True, True))
     solver = Solver(medium, arrays, backend.cpu_count(), slabs)
+    leads = led_around(medium, solver.pieces, arrays, solver.workers)
     solver.prepare()
     found, fields, jumps = dict[str, Steady](), dict[str, np.ndarray](), dict[str, np.ndarray]()
     for dim in wanted:
-        jumps[dim] = scan.jump(dim)
+        jump = scan.jump(dim)
+        if not leads[int(np.argmax(jump))]:
+            found[dim] = solver.nothing()
+            continue
+        jumps[dim] = jump
         solver.clear()
-        found[dim] = solver.solve(tolerance, iterations, jumps=tuple(jumps[dim]))
+        found[dim] = solver.solve(tolerance, iterations, jumps=tuple(jump))
         fields[dim] = arrays.zeros(medium.shape, dtype)
         solver.keep(fields[dim])
     dims = scan.grid.dims
@@ -280,9 +291,12 @@ def _periodic(
     for dim, steady in found.items():
         tensor[dims.index(dim), dims.index(dim)] = steady.energy / scan.grid.size
     for one, two in combinations(wanted, 2):
-        solver.take_sum(fields[one], fields[two])
-        both, _ = solver.true_residual(jumps=tuple(jumps[one] + jumps[two]))
         i, j = dims.index(one), dims.index(two)
+        if one not in fields or two not in fields:
+            tensor[i, j] = tensor[j, i] = 0.0
+            continue
+        solver.take_sum(fields[one], fields[two])
+        both = solver.true_residual(jumps=tuple(jumps[one] + jumps[two])).energy
         tensor[i, j] = tensor[j, i] = (both - found[one].energy - found[two].energy) / (2 * scan.grid.size)
     return tensor, found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from voxdask.transport.solver import Solver, Steady
 
 #: Solves behind the spectrum are this much more accurate than that behind the tortuosity, which errs by the square.
 _SHARPER = 1e-3
+#: Relative change by the last moment beyond which an impedance is not known.
+_UNKNOWN = 0.01
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +48,8 @@ class Electrode(Table):
     iterations : int
         Of the first solve.
     resistance : float
-        Low-frequency limit of Re Z, for a conductivity of one: a third of the ionic resistance of the pores.
+        Low-frequency limit of Re Z, for a conductivity of one: a third of the ionic resistance of the pores. Of images
+        of fewer than three dims, this and `capacitance` are for a unit of length of depth.
     capacitance : float
         Of the walls, for one per area.
     ladder : ndarray, shape (2, moments)
@@ -96,8 +100,19 @@ class Electrode(Table):
         Returns
         -------
         DataArray of complex
-            Over the dim ``frequency``; the coordinate ``error`` holds the relative change by the last moment, which is
-            small up to about as many radians per time constant (R A c / :math:`\kappa`) as there are moments.
+            Over the dim ``frequency``; the coordinate ``error`` holds the relative change by the last moment. NaN where
+            that is more than a hundredth: beyond about as many radians per time constant (`resistance` times
+            `capacitance`, times c / :math:`\kappa`) as there are moments.
+
+        Raises
+        ------
+        ValueError
+            If a frequency is not positive, or no wall is open to the reservoir.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few moments for a frequency.
         """
         f = np.atleast_1d(np.asarray(frequency, np.float64))
         if not (f > 0).all() or f.ndim != 1:
@@ -106,7 +121,17 @@ class Electrode(Table):
             raise ValueError("no wall is open to the reservoir: there is no impedance")
         s = 2j * np.pi * f * capacitance / conductivity
         z, shorter = (self._impedance(s, n) / conductivity for n in (self.ladder.shape[1], self.ladder.shape[1] - 1))
-        coords = {"frequency": f, "error": ("frequency", abs(z - shorter) / abs(z))}
+        error = abs(z - shorter) / abs(z)
+        unknown = error > _UNKNOWN
+        if unknown.any():
+            warnings.warn(
+                f"the impedance is NaN from a frequency of {f[unknown].min():.3g} on: moments={self.ladder.shape[1]} "
+                "do not tell it there; give more moments",
+                UserWarning,
+                stacklevel=2,
+            )
+        z[unknown] = np.nan
+        coords = {"frequency": f, "error": ("frequency", error)}
         return xr.DataArray(z, coords, ("frequency",), "impedance")
 
     def _impedance(self, s: np.ndarray, moments: int) -> np.ndarray:
@@ -155,7 +180,9 @@ def electrode_tortuosity(
         \tau = \frac{3\, \varepsilon \kappa A}{L} \lim_{\omega \to 0} \operatorname{Re} Z
 
     Unlike flow from end to end, this asks for the way from the reservoir to all walls, dead ends among them. At low
-    frequency every wall charges at the same rate, which makes it one steady solve; each further moment is another.
+    frequency every wall charges at the same rate, which makes it one steady solve; each further moment is another. The
+    length L is that of the image, which pores need not fill: a blind pore that ends half way has a small tau. Both ends
+    give different values where the image is not the same from both.
 
     Parameters
     ----------
@@ -283,8 +310,7 @@ def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, itera
             solver.x[lo:hi] -= a * here[lo:hi] + b * before[lo:hi]
 
         over(orthogonal, ranges)
-        energy, _ = solver.true_residual()
-        size = ladder[1, k] = energy**0.5
+        size = ladder[1, k] = solver.true_residual().energy ** 0.5
         if size <= 1e-6 * ladder[0, 0]:  # the ladder is as long as the electrode has modes
             ladder = ladder[:, : k + 1]
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from voxdask.transport.tortuosity import tortuosity
 
 #: Safety factor of an error bar from two grids.
 _SAFETY = 3.0
+#: Levels that differ by more than this share are too coarse to be extrapolated from.
+_COARSE = 0.25
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Extrapolation:
     Attributes
     ----------
     tau, d_eff : float
-        At voxels of no size.
+        At voxels of no size; `tau` is NaN where `d_eff` is below zero, that is, not known.
     error : float
         Error bar of `tau`.
     levels : DataArray
         `d_eff` over the voxel size, in voxels of the image.
     porosity : float
+    voxel_tau : float
+        Of the image as it is.
     """
 
     tau: float
@@ -37,10 +42,12 @@ class Extrapolation:
     error: float
     levels: xr.DataArray
     porosity: float
+    voxel_tau: float
 
     def __repr__(self) -> str:
         sizes = "  ".join(f"{int(n)}: {float(v):.5g}" for n, v in zip(self.levels.coarsening, self.levels, strict=True))
-        return f"tau {self.tau:.5g} ± {self.error:.2g} (d_eff by voxel size {sizes})"
+        levels = f"as it is {self.voxel_tau:.5g}; d_eff of voxels n times as large {sizes}"
+        return f"tau {self.tau:.5g} ± {self.error:.2g} ({levels})"
 
 
 def extrapolated_tortuosity(
@@ -58,7 +65,8 @@ def extrapolated_tortuosity(
 
     Stairs of voxels along a smooth surface err in proportion to the voxel size h. Copies of the image with voxels of h
     and 2h, which conduct by the share of the phase in them, therefore tell what is in the limit: h is that of the image
-    if it holds shares, else twice that of the image.
+    if it holds shares, else twice that of the image. Where pores or walls are only a few voxels thick, larger voxels
+    close or open them; then there is nothing to extrapolate from, which the levels show.
 
     Parameters
     ----------
@@ -75,6 +83,11 @@ def extrapolated_tortuosity(
     ------
     TypeError, ValueError
         As :func:`voxdask.tortuosity`; if an axis has fewer than eight voxels.
+
+    Warns
+    -----
+    UserWarning
+        If the levels differ by more than a quarter.
 
     References
     ----------
@@ -93,6 +106,9 @@ def extrapolated_tortuosity(
         raise ValueError(f"image has {scan.image.sizes[short[0]]} voxels along {short[0]!r}; eight are needed")
     if phase is None:
         share = scan.image
+        low, high = float(share.min()), float(share.max())
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"image holds {low:g} to {high:g} where a share between 0 and 1 is needed (phase=None)")
     else:
         require_labels(scan.image)
         share = scan.image.isin(parse_labels("phase", phase)).astype(np.float32)
@@ -103,10 +119,19 @@ def extrapolated_tortuosity(
         raise ValueError(f"phase {phase} is not in the image, which holds {', '.join(map(str, labels_in(scan)[:20]))}")
     fine, rough = (_coarse(share, factor, scan, direction, options) for factor in factors)
     d_eff = fine + (fine - rough)
-    tau = porosity / d_eff if d_eff > 0 else np.inf
-    error = _SAFETY * abs(fine - rough) / d_eff * tau if d_eff > 0 else 0.0
+    nothing = np.inf if fine == rough == 0 else np.nan
+    tau = porosity / d_eff if d_eff > 0 else nothing
+    error = _SAFETY * abs(fine - rough) / d_eff * tau if d_eff > 0 else nothing
     levels = xr.DataArray([fine, rough], {"coarsening": list(factors)}, ("coarsening",), "d_eff")
-    return Extrapolation(tau, d_eff, error, levels, porosity)
+    if abs(fine - rough) > _COARSE * min(fine, rough):
+        warnings.warn(
+            f"larger voxels change d_eff from {fine:.3g} to {rough:.3g}: they close or open what conducts, and tell "
+            "nothing of the limit; scan at a finer resolution, or go by tau of the image as it is",
+            UserWarning,
+            stacklevel=2,
+        )
+    voxel_tau = tortuosity(scan.image.isel(whole), phase=phase, direction=direction, **options).tau
+    return Extrapolation(tau, d_eff, error, levels, porosity, voxel_tau)
 
 
 def _coarse(share: xr.DataArray, factor: int, scan: Scan, direction: str, options: dict[str, Any]) -> float:

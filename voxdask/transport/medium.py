@@ -46,6 +46,11 @@ class Medium:
         return self.ends.dtype
 
     @property
+    def exact(self) -> bool:
+        """Whether weights are whole numbers, which no rounding changes."""
+        return self.values.dtype == np.uint8 and set(self.factors) == {1.0}
+
+    @property
     def weights(self) -> tuple[np.floating, ...]:
         """The factors of the axes, as compiled code takes them."""
         return tuple(self.dtype.type(c) for c in self.factors)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 
 from voxdask.transport import graph as loops
 from voxdask.transport.arrays import Arrays
@@ -25,8 +27,6 @@ _DIRECT = 300
 _MOST_DIRECT = 3000
 #: Levels of fewer nodes are worked on by one thread.
 _SMALL = 20_000
-#: Modes below this share of the stiffest belong to components that reach no end; the direct solve leaves them out.
-_NULL = 1e-6
 
 
 class Multigrid:
@@ -52,11 +52,11 @@ class Multigrid:
                 break
             self.levels.append(coarser)
             finest = coarser
+        self.inverse = _inverse(finest) if finest.nodes <= _MOST_DIRECT else None
         for level in self.levels:
             level.end = level.place = None
             for name in ("b", "rest", "x", "smoothed", "sum"):
                 level.vectors[name] = arrays.zeros(level.nodes, level.diagonal.dtype)
-        self.inverse = _inverse(finest) if finest.nodes <= _MOST_DIRECT else None
 
     def solve(self) -> np.ndarray:
         """What the right-hand side in ``levels[0].vectors["b"]`` gives, roughly: the cycle, twice."""
@@ -159,17 +159,26 @@ def _ranges(level: Graph, halved: int, slabs: int) -> list[tuple[int, int]]:
 
 
 def _inverse(level: Graph) -> np.ndarray:
-    """The inverse of the coarsest level's matrix, but for what reaches no end."""
-    n = level.nodes
-    matrix = np.diag(level.diagonal.astype(np.float64))
-    row = np.repeat(np.arange(n), np.diff(level.ptr))
-    np.subtract.at(matrix, (row, level.col), level.weight)
+    """The inverse of the coarsest level's matrix, but for the constants of components that reach no end."""
+    assert level.end is not None
+    n, row = level.nodes, np.repeat(np.arange(level.nodes), np.diff(level.ptr))
+    weight, end = level.weight.astype(np.float64), level.end.astype(np.float64)
+    diagonal = np.bincount(row, weight, n) + end  # exact sums, so that constants are in the null space to round-off
     scale = np.zeros(n)
-    conducting = level.diagonal > 0
-    scale[conducting] = level.diagonal[conducting].astype(np.float64) ** -0.5
+    scale[diagonal > 0] = diagonal[diagonal > 0] ** -0.5
+    matrix = np.diag(diagonal)
+    np.subtract.at(matrix, (row, level.col), weight)
     matrix *= scale[:, None] * scale
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    inverse = np.zeros(n)
-    inverse[values > _NULL] = 1 / values[values > _NULL]
-    result: np.ndarray = ((vectors * inverse) @ vectors.T * scale[:, None] * scale).astype(level.diagonal.dtype)
+    graph = scipy.sparse.csr_matrix((weight, level.col, level.ptr), (n, n))
+    count, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    loose = (np.bincount(component, end, count) == 0)[component]
+    constants = np.zeros((n, count))
+    constants[loose, component[loose]] = diagonal[loose] ** 0.5
+    size = np.linalg.norm(constants, axis=0)
+    constants = constants[:, size > 0] / size[size > 0]
+    null = constants @ constants.T
+    matrix[diagonal == 0, diagonal == 0] = 1.0
+    inverse = np.linalg.inv(matrix + null) - null
+    inverse *= scale[:, None] * scale
+    result: np.ndarray = inverse.astype(level.diagonal.dtype)
     return result

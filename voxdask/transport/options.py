@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import tempfile
 import warnings
@@ -62,8 +63,11 @@ def arrays_for(
 
 def real_dtype(dtype: Any) -> np.dtype:
     """Single or double precision; ValueError if it is neither."""
-    real: np.dtype = np.dtype(dtype)
-    if real not in (np.dtype("float32"), np.dtype("float64")):
+    try:
+        real: np.dtype = np.dtype(dtype)
+    except TypeError:
+        real = np.dtype(object)
+    if dtype is None or real not in (np.dtype("float32"), np.dtype("float64")):
         raise ValueError(f"dtype is {dtype!r}; use 'float32' or 'float64'")
     return real
 
@@ -76,9 +80,9 @@ def one_of(argument: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def check_limits(tolerance: float, iterations: int) -> None:
     """ValueError unless an iteration can end."""
-    if not 0 < tolerance < 1:
+    if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < 1:
         raise ValueError(f"tolerance is {tolerance!r}; give a relative error between 0 and 1")
-    if not isinstance(iterations, int) or iterations < 1:
+    if not isinstance(iterations, numbers.Integral) or isinstance(iterations, bool) or iterations < 1:
         raise ValueError(f"iterations is {iterations!r}; give a positive whole number")
 
 

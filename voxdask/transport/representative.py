@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from voxdask.segmented import parse_labels
+from voxdask.segmented import open_segmented, parse_labels
 from voxdask.transport.scan import Scan
 from voxdask.transport.tortuosity import tortuosity
 
@@ -144,6 +144,11 @@ def representative_volume(
         raise ValueError(f"property is {property!r}; use a function of an image, or {', '.join(map(repr, _NUMBERS))}")
     if not isinstance(samples, int) or samples < 2:
         raise ValueError(f"samples is {samples!r}; give two or more")
+    phase = options.get("phase", 1)
+    if isinstance(property, str) and phase is not None:
+        labels, segmented = parse_labels("phase", phase), open_segmented(scan.image)
+        present = segmented.counts()
+        segmented.require("phase", labels, [present.get(label, 0) for label in labels])
     rng = np.random.default_rng(seed)
     name = property if isinstance(property, str) else getattr(property, "__name__", "property")
     values = np.full((len(counts), samples), np.nan)
@@ -163,7 +168,10 @@ def _measure(part: xr.DataArray, property: str | Callable[[xr.DataArray], float]
     if callable(property):
         return float(property(part))
     phase = options.get("phase", 1)
-    if phase is not None and not part.isin(parse_labels("phase", phase)).any():
+    share = float((part if phase is None else part.isin(parse_labels("phase", phase))).mean())
+    if property == "porosity":
+        return share
+    if share == 0:
         return math.inf if property == "tau" else 0.0  # a part that holds nothing of the phase
     return float(getattr(tortuosity(part, **options), property))
 
@@ -177,7 +185,8 @@ def _fitted(values: np.ndarray, voxels: np.ndarray, name: str, ndim: int) -> Rep
     scatter = np.where(count > 1, np.sqrt(square / np.maximum(count - 1, 1)), np.nan)
     usable = (count > 1) & (scatter > 0)
     whole = voxels.max()
-    exponent, error = (1.0, 0.0) if not scatter[count > 1].any() else (math.nan, math.nan)
+    even = (count > 1).sum() > 1 and not scatter[count > 1].any()
+    exponent, error = (1.0, 0.0) if even else (math.nan, math.nan)
     if usable.sum() > 1:
         slope, level = np.polyfit(np.log(voxels[usable] / whole), np.log(scatter[usable]), 1, w=np.sqrt(count[usable]))
         exponent, error = -2 * float(slope), float(np.exp(level)) / abs(float(mean[-1]))

@@ -64,9 +64,9 @@ class Scan:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Voxel size along the axes of the solve."""
+        """Voxel size along the axes of the solve; one where the image has none."""
         first, *others = (self.grid.spacing[a] for a in self.order)
-        padded = (first,) * (3 - self.grid.ndim)
+        padded = (1.0,) * (3 - self.grid.ndim)  # of a unit of depth
         h0, h1, h2 = first, *padded, *others
         return h0, h1, h2
 
@@ -131,7 +131,9 @@ def medium_of(
             held[side] = np.divide(2 * a * b, both, out=np.zeros_like(a), where=both > 0)
         values = values[1:-1]
         values[0] = values[-1] = 0
-    medium = Medium(values, held, scan.factors, periodic)
+    drop = 3 - scan.grid.ndim
+    along = tuple(p and not 0 < axis <= drop for axis, p in enumerate(periodic))
+    medium = Medium(values, held, scan.factors, along)  # type: ignore[arg-type]
     medium.wrap(arrays)
     return medium
 

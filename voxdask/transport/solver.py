@@ -27,6 +27,44 @@ from voxdask.transport.pieces import Pieces, cut
 _LEAST = 0.4
 #: Corrections from a true residual, before a solve is said to stall.
 _RESTARTS = 4
+#: Round-offs that weights, and with them the energy, may be off by.
+_ROUNDED = 4.0
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Flux and energy, w (difference)^2, by layers along the first axis, and the sum of source and field.
+
+    Attributes
+    ----------
+    flux, between : ndarray, shape (n0 + 1,)
+        Through each layer of faces, those at the ends among them; what those faces have of the energy.
+    within : ndarray, shape (n0,)
+        What the faces within each layer of voxels have of the energy.
+    given : float
+    """
+
+    flux: np.ndarray
+    between: np.ndarray
+    within: np.ndarray
+    given: float = 0.0
+
+    @property
+    def energy(self) -> float:
+        """What a solve brings down; with a source, up."""
+        dissipated = float(self.between.sum() + self.within.sum())
+        return 2 * self.given - dissipated if self.given else dissipated
+
+    @property
+    def by_voxels(self) -> np.ndarray:
+        """The energy of each layer of voxels, with half of the faces to others and all of those at an end."""
+        inner = self.between[1:-1] / 2
+        of_voxels = self.within.copy()
+        of_voxels[:-1] += inner
+        of_voxels[1:] += inner
+        of_voxels[0] += self.between[0]
+        of_voxels[-1] += self.between[-1]
+        return of_voxels
 
 
 @dataclass(frozen=True)
@@ -35,10 +73,8 @@ class Steady:
 
     Attributes
     ----------
-    energy : float
-        The sum of w (difference)^2 of the field, from differences in double precision.
-    flux : ndarray
-        Through every layer of faces along the first axis.
+    layers : Layers
+        Flux and energy of the field, from differences in double precision.
     error : float
         Estimated error of `energy`, from the true residual.
     residual : float
@@ -47,12 +83,16 @@ class Steady:
     converged : bool
     """
 
-    energy: float
-    flux: np.ndarray
+    layers: Layers
     error: float
     residual: float
     iterations: int
     converged: bool
+
+    @property
+    def energy(self) -> float:
+        """Of the field."""
+        return self.layers.energy
 
 
 class Solver:
@@ -105,10 +145,15 @@ class Solver:
     def flow_through(self, tolerance: float, most: int) -> Steady:
         """Steady flow between ends that are held at 0 and 1; none if nothing passes. See :meth:`solve`."""
         if not self.pieces.percolating:
-            return Steady(0.0, np.zeros(self.medium.shape[0] + 1), 0.0, 0.0, 0, True)
+            return self.nothing()
         self.prepare()
         self.start_linear((0.0, 1.0))
         return self.solve(tolerance, most, (0.0, 1.0))
+
+    def nothing(self) -> Steady:
+        """What is found where no path leads through."""
+        n0 = self.medium.shape[0]
+        return Steady(Layers(np.zeros(n0 + 1), np.zeros(n0 + 1), np.zeros(n0)), 0.0, 0.0, 0, True)
 
     def clear(self) -> None:
         """Let the field be zero."""
@@ -127,21 +172,18 @@ class Solver:
         held: tuple[float, float] = (0.0, 0.0),
         jumps: tuple[float, ...] = (0.0, 0.0, 0.0),
         source: np.ndarray | None = None,
-    ) -> tuple[float, np.ndarray]:
-        """Write the residual from differences; see :meth:`solve`.
-
-        Returns the energy, and the flux through layers along the first axis.
-        """
-        m, flux = self.medium, np.zeros(self.medium.shape[0] + 1)
-        given = (m.values, m.ends, *map(float, m.weights), m.periodic, held, jumps, flux)
+    ) -> Layers:
+        """Write the residual from differences, and tell energy and flux by layers; see :meth:`solve`."""
+        m, n0 = self.medium, self.medium.shape[0]
+        flux, between, within = np.zeros(n0 + 1), np.zeros(n0 + 1), np.zeros(n0)
+        around = (m.values, m.ends, *map(float, m.weights), m.periodic, held, jumps, flux, between, within)
 
         def sweep(lo: int, hi: int) -> float:
-            energy = sweeps.true_residual_sweep(lo, hi, self.x, self._r, *given)
-            if source is not None:
-                energy = 2 * sweeps.add_source_sweep(lo, hi, source, self.x, self._r) - energy
-            return float(energy)
+            sweeps.true_residual_sweep(lo, hi, self.x, self._r, *around)
+            return float(sweeps.add_source_sweep(lo, hi, source, self.x, self._r)) if source is not None else 0.0
 
-        return sum(self.workers.map(sweep, self.ranges)), flux
+        given = self.workers.map(sweep, self.ranges)
+        return Layers(flux, between, within, sum(given))
 
     def solve(
         self,
@@ -167,29 +209,38 @@ class Solver:
         source : ndarray, optional
             What enters each voxel.
         """
-        energy, flux = self.true_residual(held, jumps, source)
+        layers = self.true_residual(held, jumps, source)
+        energy = layers.energy
         iterations, error, least = 0, np.inf, _LEAST
         first: float | None = None
         for restart in range(_RESTARTS + 1):
             run = _Run(self)
             squares = run.precondition()
             first = squares if first is None else first
-            error = run.product / least
+            error = self._error(run.product / least, energy)
             done = squares == 0 or (iterations > 0 and error <= tolerance * energy)
             if done or iterations >= most or restart == _RESTARTS:
                 break
             while True:
-                run.turn()
+                if not run.turn():
+                    break
                 iterations += 1
                 energy += run.gain if source is not None else -run.gain
                 squares = run.precondition()
                 least = min(run.smallest_ritz(), _LEAST)
                 error = run.product / least
-                if (error <= 0.5 * tolerance * energy and run.turns >= 2) or iterations >= most or squares == 0:
+                enough = error <= 0.5 * tolerance * energy and run.turns >= 2
+                if enough or iterations >= most or squares == 0 or not run.product > 0:
                     break
             run.finish()
-            energy, flux = self.true_residual(held, jumps, source)
-        return Steady(energy, flux, error, (squares / (first or 1.0)) ** 0.5, iterations, done)
+            layers = self.true_residual(held, jumps, source)
+            energy = layers.energy
+        return Steady(layers, error, (squares / (first or 1.0)) ** 0.5, iterations, done)
+
+    def _error(self, left: float, energy: float) -> float:
+        """An estimate of the energy's error, no less than what rounding weights takes."""
+        rounded = 0.0 if self.medium.exact else _ROUNDED * float(np.finfo(self.medium.dtype).eps)
+        return max(abs(left), rounded * abs(energy))
 
 
 class _Run:
@@ -228,8 +279,8 @@ class _Run:
         )
         return float(squares)
 
-    def turn(self) -> None:
-        """Choose the next direction, and the step along it."""
+    def turn(self) -> bool:
+        """Choose the next direction, and the step along it; False if round-off is all that is left of it."""
         s, m, real = self.solver, self.medium, self.medium.dtype.type
         turn = self.product / self._last if self.turns else 0.0
         given = (real(self.step), real(turn), s.x, s._z, s._p, m.values, m.ends, *m.weights, m.periodic)
@@ -241,11 +292,15 @@ class _Run:
                 lambda h: sweeps.direction_seam(h, s._p, m.values, m.weights[0]), (hi - 1 for _, hi in s.ranges)
             )
         )
+        if not (self.product > 0 and 0 < curvature < np.inf):
+            self.step = 0.0
+            return False
         self.step = self.product / curvature
         self.gain = self.step * self.product
         self.turns += 1
         self._steps.append(self.step)
         self._products.append(self.product)
+        return True
 
     def finish(self) -> None:
         """Take the last step."""

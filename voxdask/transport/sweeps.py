@@ -223,15 +223,15 @@ def _load_plane(out, h, x, periodic):
 
 
 @jit
-def true_residual_sweep(lo, hi, x, r, values, ends, c0, c1, c2, periodic, held, jumps, flux):
-    """r = b - A x, from differences in double precision. Returns the sum of w (difference)^2.
+def true_residual_sweep(lo, hi, x, r, values, ends, c0, c1, c2, periodic, held, jumps, flux, between, within):
+    """r = b - A x, from differences in double precision, and the sum of w (difference)^2 by layers.
 
     The ends are `held` at two values; across every face of an axis the field also rises by a jump. The flux through
-    each layer of faces along the first axis, from the first end on, goes into `flux`.
+    each layer of faces along the first axis, from the first end on, goes into `flux`; what the sum has of them into
+    `between`, and of the faces within layers of voxels into `within`.
     """
     n0, n1, n2 = x.shape
     planes = np.zeros((3, n1 + 2, n2 + 2))
-    total = 0.0
     _load_plane(planes[0], lo - 1, x, periodic)
     _load_plane(planes[1], lo, x, periodic)
     for h in range(lo, hi):
@@ -248,20 +248,20 @@ def true_residual_sweep(lo, hi, x, r, values, ends, c0, c1, c2, periodic, held, 
                 south, north = here[j + 1, k] - v + jumps[1], here[j - 1, k] - v - jumps[1]
                 right, left = here[j, k + 1] - v + jumps[2], here[j, k - 1] - v - jumps[2]
                 s = wa * up + wb * down + ws * south + wn * north + wr * right + wl * left
-                total += wa * up * up + ws * south * south + wr * right * right
+                within[h] += ws * south * south + wr * right * right
+                between[h + 1] += wa * up * up
                 flux[h + 1] += wa * up
                 if h == 0:
                     d = held[0] - v
                     s += ends[0, j - 1, k - 1] * d
-                    total += ends[0, j - 1, k - 1] * d * d
+                    between[0] += ends[0, j - 1, k - 1] * d * d
                     flux[0] -= ends[0, j - 1, k - 1] * d
                 if h == n0 - 1:
                     d = held[1] - v
                     s += ends[1, j - 1, k - 1] * d
-                    total += ends[1, j - 1, k - 1] * d * d
+                    between[n0] += ends[1, j - 1, k - 1] * d * d
                     flux[n0] += ends[1, j - 1, k - 1] * d
                 r[h, j - 1, k - 1] = s
-    return total
 
 
 @jit

@@ -20,7 +20,7 @@ from voxdask.transport.medium import Medium
 from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan, labelled_medium, medium_of
-from voxdask.transport.solver import Solver, Steady
+from voxdask.transport.solver import Layers, Solver, Steady
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,9 +46,10 @@ class Tortuosity(Table):
         Norm of the true residual relative to that at the start.
     flux : DataArray
         Mean flux through each layer of faces along the direction, in units of D times the mean gradient: `d_eff` each,
-        once converged.
+        in the limit. They err by the error of the field, of which that of `tau` is the square.
     profile : DataArray
-        Tortuosity factor between the centres of neighbouring layers, from their mean concentrations.
+        Tortuosity factor of each layer of voxels: its porosity times what it resists, from the energy that is lost in
+        it, over what it would resist without obstacles.
     field : DataArray
         Steady concentration, from 0 at the first end to 1 at the last; NaN where nothing conducts. Lazy if spilled.
     direction, ends : str
@@ -124,7 +125,8 @@ def tortuosity(
     direction : str, default "x"
         Dim along which the flow goes.
     sides : {"no-flux", "periodic"}, default "no-flux"
-        What is at the other boundaries.
+        What is at the other boundaries. Periodic sides join voxels that have nothing to do with each other, unless the
+        image repeats itself.
     ends : {"face", "centre"}, default "face"
         Where the concentration is held: at the outer faces of the first and last layer, or at their centres.
     tolerance : float, default 1e-4
@@ -191,7 +193,7 @@ def tortuosity(
         medium, porosity = _medium_of(scan, phase, arrays, real, sides, ends)
         through = _Through(scan, medium, arrays, slabs, ends)
         steady = through.solve(tolerance, iterations)
-        field, share, mean = through.field()
+        field, share = through.field()
     d_eff = steady.energy * through.per_energy
     error = relative_error(steady)
     warn_unless(steady.converged, "tau", error, tolerance)
@@ -204,8 +206,8 @@ def tortuosity(
         converged=steady.converged,
         iterations=steady.iterations,
         residual=steady.residual,
-        flux=through.along(steady.flux * through.per_energy, "flux"),
-        profile=_profile(share, mean, steady, through),
+        flux=through.along(steady.layers.flux * through.per_energy, "flux"),
+        profile=through.along(_profile(share, steady), "tau"),
         field=field,
         direction=direction,
         ends=ends,
@@ -265,13 +267,12 @@ class _Through:
         """The steady field; one of no flux if nothing passes."""
         if self.solver is None:  # two layers, both held at their centres
             energy = float(self.medium.ends[0].sum(dtype=np.float64))
-            return Steady(energy, np.array([energy]), 0.0, 0.0, 0, True)
+            return Steady(Layers(np.array([energy]), np.array([energy]), np.zeros(0)), 0.0, 0.0, 0, True)
         return self.solver.flow_through(tolerance, iterations)
 
-    def field(self) -> tuple[xr.DataArray, np.ndarray, np.ndarray]:
-        """The field, lazy if it is in files; conducting voxels of each layer, and their mean concentration."""
-        layers = self.medium.shape[0]
-        share, mean = np.zeros(layers), np.zeros(layers)
+    def field(self) -> tuple[xr.DataArray, np.ndarray]:
+        """The field, lazy if it is in files, and the conducting voxels of each layer."""
+        share = np.zeros(self.medium.shape[0])
         if self.solver is None or not self.percolating:
             x = np.broadcast_to(self.medium.dtype.type(np.nan), self.medium.shape)
         else:
@@ -281,7 +282,6 @@ class _Through:
                 for h in range(lo, hi):
                     inside = conducting[h] > 0
                     share[h] = np.count_nonzero(inside)
-                    mean[h] = x[h].sum(dtype=np.float64, where=inside) / max(share[h], 1)
                     np.copyto(x[h], np.nan, where=~inside)
 
             self.solver.workers.map(clear, self.solver.ranges)
@@ -291,7 +291,7 @@ class _Through:
             view = da.from_array(_Mapped(view), name=f"concentration-{uuid.uuid4().hex}", asarray=False)
         dim = self.scan.direction
         kept = self.scan.image.isel({dim: slice(skipped, self.scan.shape[0] - skipped)})
-        return xr.DataArray(view, kept.coords, kept.dims, "concentration"), share, mean
+        return xr.DataArray(view, kept.coords, kept.dims, "concentration"), share
 
     def along(self, values: np.ndarray, name: str) -> xr.DataArray:
         """Values at the faces between layers, those at the ends among them or not, along the direction."""
@@ -301,11 +301,9 @@ class _Through:
         return xr.DataArray(values, {dim: at}, (dim,), name)
 
 
-def _profile(share: np.ndarray, mean: np.ndarray, steady: Steady, through: _Through) -> xr.DataArray:
-    """Porosity times the rise of the mean concentration, over the flux."""
-    n0, n1, n2 = through.medium.shape
-    porosity = (share[1:] + share[:-1]) / (2 * n1 * n2)
-    flux = steady.energy / (n1 * n2)
-    rise = np.diff(mean)
-    tau = porosity * rise / flux if flux else np.full(max(n0 - 1, 0), np.inf)
-    return through.along(tau, "tau")
+def _profile(share: np.ndarray, steady: Steady) -> np.ndarray:
+    """Porosity times what each layer resists, over what it would without obstacles."""
+    if not len(share) or not steady.energy:
+        return np.full(len(share), np.inf)
+    profile: np.ndarray = share * steady.layers.by_voxels / steady.energy**2
+    return profile
