@@ -129,8 +129,8 @@ def distributed(shape: Sequence[int], rounds: int, steps: int, workers: int) -> 
 
 
 def fits(size: int, registers: int = 1) -> bool:
-    """Whether a block of size^3 voxels does not leave the memory that is free."""
-    return size**3 * 4 * (1 + registers + 1.2) < 0.85 * psutil.virtual_memory().available
+    """Whether a block of size^3 voxels does not leave the memory that is free, of which a run takes most."""
+    return size**3 * 4 * (1 + registers + 1.2) < 0.7 * psutil.virtual_memory().available
 
 
 def memory_now() -> Numbers:
@@ -166,14 +166,16 @@ class Peak:
 def spilled(size: int, steps: int, limit: int, folder: str, stepper: str = "imex") -> Numbers:
     """A spilled run beside the bare disk, with its memory once kernels are there, and what was foreseen."""
     shape, place = (size,) * 3, {"dir": folder, "prefix": "voxdask-scale-"}
-    small, ds = start((64, 48, 48)), lazy_start(shape)
-    with tempfile.TemporaryDirectory(**place) as warm:
-        least = vd.plan(MODEL, small, stepper=stepper, measure=False).memory_bytes - 1
-        step_ns(small, 2, stepper, memory_limit=least, store=f"{warm}/run.zarr")
-        step_ns(small, 2, stepper)
+    ds = lazy_start(shape)
+    for small in (start((64, 48, 48)), start((1024, 64, 64))):  # in few evaluations of a sweep, and in many
+        with tempfile.TemporaryDirectory(**place) as warm:
+            least = vd.plan(MODEL, small, stepper=stepper, measure=False).memory_bytes - 1
+            step_ns(small, 9, stepper, memory_limit=least, store=f"{warm}/run.zarr")
+            step_ns(small, 2, stepper)
     limit = min(limit, vd.plan(MODEL, ds, stepper=stepper, measure=False).memory_bytes - 1)  # a small field spills, too
     foreseen = vd.plan(MODEL, ds, stepper=stepper, memory_limit=limit, store=f"{folder}/run.zarr")
-    steps = max(steps, 1 + 2 * foreseen.batch)  # the first is taken alone, then as many at once as go into a sweep
+    # the first is taken alone, then as many at once as go into a sweep; files are laid out in the first of these
+    steps = max(steps, 1 + 4 * foreseen.batch)
     with tempfile.TemporaryDirectory(**place) as there, Peak() as peak:
         ns = step_ns(ds, steps - (steps - 1) % foreseen.batch, stepper, memory_limit=limit, store=f"{there}/run.zarr")
     with tempfile.TemporaryDirectory(**place) as there:
@@ -228,7 +230,9 @@ def foreseen(size: int, steps: int, tier: str, limit: int, folder: str, stepper:
     ds, small = start((size,) * 3), start((64, 48, 48))
     options: dict[str, Any] = {"chunks": -(-size // (2 * threads()))} if tier == "chunked" else {}
     plan = vd.plan(MODEL, ds, stepper=stepper, **options)
-    step_ns(small, 2, stepper, **({"chunks": 16} if options else {}))
+    with tempfile.TemporaryDirectory(dir=folder) as warm:
+        step_ns(small, 2, stepper, store=f"{warm}/run.zarr", **({"chunks": 16} if options else {}))
+    steps = max(steps, 17) if options else steps  # they are taken eight at a time
     with tempfile.TemporaryDirectory(dir=folder) as there, Peak() as peak:  # frames go to a store, and not to memory
         ns = step_ns(ds, steps, stepper, store=f"{there}/run.zarr", **options)
     voxel = (plan.step_seconds or 0.0) / size**3 * 1e9

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,10 @@ import scipy.ndimage
 import xarray as xr
 
 import voxdask as vd
+from voxdask import backend
 
 PEER = Path(__file__).with_name("peer_taufactor.py")
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = backend.cpu_count()
 PARTS = ("growth", "agreement", "race", "spilled")
 
 
@@ -70,12 +70,12 @@ def as_image(array: np.ndarray) -> xr.DataArray:
     return vd.dataset({"image": array}).image
 
 
-def growth(sizes: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
+def growth(media: tuple[str, ...], sizes: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """Iterations, time and memory by size, to 1e-3."""
     rows = []
-    for name, make in MEDIA.items():
+    for name in media:
         for size in sizes:
-            image = as_image(make(size))
+            image = as_image(MEDIA[name](size))
             vd.tortuosity(image.isel(z=slice(8), y=slice(8), x=slice(8)), direction="z")
             found = [vd.tortuosity(image, direction="z", tolerance=1e-3) for _ in range(rounds)]
             sharp = vd.tortuosity(image, direction="z", tolerance=1e-6) if size <= 256 else found[0]
@@ -96,11 +96,12 @@ def growth(sizes: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def agreement(path: str | None, python: str | None, iterations: int) -> list[dict[str, Any]]:
+def agreement(path: str | None, crop: int | None, python: str | None, iterations: int) -> list[dict[str, Any]]:
     """Every phase and direction of a tomogram, and of random media, beside the peer."""
     images = {}
     if path:
-        image = vd.open_image(path).image.load()
+        image = vd.open_image(path).image
+        image = image.isel({dim: slice(crop) for dim in image.dims}).load()
         for phase in np.unique(image):
             for dim in image.dims:
                 images[f"phase {phase}, {dim}"] = np.moveaxis((image.values == phase), image.dims.index(dim), 0)
@@ -120,11 +121,11 @@ def agreement(path: str | None, python: str | None, iterations: int) -> list[dic
     return rows
 
 
-def race(size: int, python: str | None, iterations: int) -> list[dict[str, Any]]:
+def race(media: tuple[str, ...], size: int, python: str | None, iterations: int) -> list[dict[str, Any]]:
     """Seconds until tau is within 1e-3 of its converged value, beside the peer."""
     rows = []
-    for name, make in MEDIA.items():
-        array = make(size)
+    for name in media:
+        array = MEDIA[name](size)
         image = as_image(array)
         exact = vd.tortuosity(image, direction="z", tolerance=1e-8, dtype="float64", iterations=300).tau
         found = [vd.tortuosity(image, direction="z", tolerance=1e-3) for _ in range(3)]
@@ -169,7 +170,7 @@ def print_row(row: dict[str, Any]) -> None:
     print("  " + ", ".join(cells), flush=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the parts that were asked for."""
     summary, _, rest = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
@@ -182,15 +183,17 @@ def main() -> None:
     parser.add_argument("--spilled-size", type=int, default=1024)
     parser.add_argument("--memory-limit", default="2GB", help="of the part spilled")
     parser.add_argument("--store", help="folder for the part spilled")
+    parser.add_argument("--media", nargs="+", choices=list(MEDIA), default=list(MEDIA), help="of growth and race")
     parser.add_argument("--image", help="a tomogram for the part agreement")
+    parser.add_argument("--crop", type=int, help="edge of the corner of it that is taken")
     parser.add_argument("--peer-python", help="a Python that has taufactor")
     parser.add_argument("--peer-iterations", type=int, default=3000)
     parser.add_argument("--output", type=Path, help="file for the JSON")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     run = {
-        "growth": lambda: growth(tuple(args.sizes), args.rounds),
-        "agreement": lambda: agreement(args.image, args.peer_python, args.peer_iterations),
-        "race": lambda: race(args.race_size, args.peer_python, args.peer_iterations),
+        "growth": lambda: growth(tuple(args.media), tuple(args.sizes), args.rounds),
+        "agreement": lambda: agreement(args.image, args.crop, args.peer_python, args.peer_iterations),
+        "race": lambda: race(tuple(args.media), args.race_size, args.peer_python, args.peer_iterations),
         "spilled": lambda: spilled(args.spilled_size, args.memory_limit, args.store),
     }
     result: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "threads": THREADS}
@@ -204,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

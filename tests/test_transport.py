@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -456,3 +459,16 @@ def test_the_scatter_of_noise_falls_with_the_root_of_the_volume() -> None:
         vd.representative_volume(noise, "tua")
     with pytest.raises(ValueError, match="parts need two or more"):
         vd.representative_volume(noise, divisions=(30, 2))
+
+
+def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    path = Path(vd.__file__).parents[1] / "benchmarks/tortuosity.py"
+    spec = importlib.util.spec_from_file_location("tortuosity_benchmark", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    small = ["--sizes", "32", "--race-size", "32", "--rounds", "1", "--spilled-size", "64", "--memory-limit", "5MB"]
+    module.main([*small, "--media", "spheres 0.4", "--store", str(tmp_path), "--output", str(tmp_path / "out.json")])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["growth"][0]["iterations"] <= 40 and abs(found["race"][0]["error"]) < 1e-3
+    assert found == json.loads((tmp_path / "out.json").read_text())

@@ -106,18 +106,20 @@ def constant(key: Any, data: Any) -> Value:
 def call(key: Any, function: Callable[..., Any], *arguments: Any) -> Value:
     """The value of a function; values may stand anywhere in lists, tuples and dicts among the arguments."""
     parents: list[Value] = []
+    return Value(key, Task(key, function, *(parse_input(_refer(a, parents)) for a in arguments)), parents)
 
-    def refer(argument: Any) -> Any:
-        if isinstance(argument, Value):
-            parents.append(argument)
-            return TaskRef(argument.key)
-        if type(argument) is dict:
-            return {key: refer(value) for key, value in argument.items()}
-        if type(argument) in (list, tuple):
-            return type(argument)(map(refer, argument))
-        return argument
 
-    return Value(key, Task(key, function, *(parse_input(refer(a)) for a in arguments)), parents)
+def _refer(argument: Any, parents: list[Value]) -> Any:
+    """An argument with references in place of values, which are added to `parents`."""
+    # no closure that calls itself: it would be in a cycle, and hold what values hold until that is found
+    if isinstance(argument, Value):
+        parents.append(argument)
+        return TaskRef(argument.key)
+    if type(argument) is dict:
+        return {key: _refer(value, parents) for key, value in argument.items()}
+    if type(argument) in (list, tuple):
+        return type(argument)(_refer(value, parents) for value in argument)
+    return argument
 
 
 def collect(values: Sequence[Value]) -> dict[Any, Any]:
