@@ -88,11 +88,11 @@ def block(n: int, machine: Machine) -> Step:
 
 
 def chunked(n: int, machine: Machine) -> Step:
-    """The old and the new state and spectrum in memory; the spectrum changes places twice."""
+    """Three states and four spectra in memory, as slabs and as pencils; the spectrum changes places twice."""
     slabs = machine.workers
     spectrum = n**2 * (n + 2) * VALUE
     moved = 2 * spectrum * (1 - 1 / slabs) + 2 * HALO * slabs * n**2 * VALUE
-    held = 2 * (n**3 * VALUE + spectrum) / slabs
+    held = (3 * n**3 * VALUE + 4 * spectrum) / slabs
     tasks = 4 * slabs + 2 * slabs**2
     return Step("chunked", arithmetic(n, machine), moved / (slabs * machine.network), tasks * TASK, moved, held)
 

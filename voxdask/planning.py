@@ -246,9 +246,13 @@ def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns:
     total = OVERHEAD_BYTES + threads * tile_bytes(problem, rows, columns, padded=not block)
     field = problem.padded_bytes if block else problem.voxels * problem.itemsize
     total += problem.constants * (field if block else 0)
+    total += threads * 2 * min(FRAME_CHUNK_BYTES, problem.voxels * problem.itemsize)  # frames on their way to a store
+    states = problem.registers * problem.fields * field
     spectra = problem.fields * problem.spectra * problem.spectrum_bytes
-    # Dask makes the next state and spectrum while the last are read
-    return total + (1 if block else 2) * (problem.registers * problem.fields * field + spectra)
+    if block:
+        return total + states + spectra
+    # Dask makes what is next while the last is read; slabs of spectra and pencils, there and back, are arrays of their own
+    return total + (3 * states + 4 * spectra if problem.spectral else 2 * states)
 
 
 def make_plan(
@@ -303,7 +307,7 @@ def make_plan(
     'block'
     >>> make_plan(problem, memory_limit=18 * 10**6, threads=2)
     Traceback (most recent call last):
-    MemoryError: the run takes 32.4 MB, more than memory_limit=18.0 MB, and can't be spilled
+    MemoryError: the run takes 36.6 MB, more than memory_limit=18.0 MB, and can't be spilled
     """
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
     tier: Tier = "chunked" if chunked else "block"
