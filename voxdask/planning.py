@@ -251,7 +251,7 @@ def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns:
     spectra = problem.fields * problem.spectra * problem.spectrum_bytes
     if block:
         return total + states + spectra
-    # Dask makes what is next while the last is read; slabs of spectra and pencils, there and back, are arrays of their own
+    # Dask makes what is next while the last is read; slabs and pencils, there and back, are arrays of their own
     return total + (3 * states + 4 * spectra if problem.spectral else 2 * states)
 
 
