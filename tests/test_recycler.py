@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxdask import graph
 from voxdask.recycler import Recycler, pages
 
 MB = 1 << 20
@@ -127,3 +129,21 @@ def test_pages_go_back_to_the_system() -> None:
 
 def test_no_pages() -> None:
     assert len(pages(0)) <= 1
+
+
+def test_a_graph_lets_go_of_what_it_holds() -> None:
+    """At once: memory that waits for the collector of cycles would pile up over thousands of steps."""
+
+    class Held:
+        pass
+
+    held = Held()
+    reference = weakref.ref(held)
+    value = graph.call("sum", id, {"parts": [graph.constant("part", held), 1]})
+    gc.collect()
+    gc.disable()
+    try:
+        del held, value
+        assert reference() is None
+    finally:
+        gc.enable()
