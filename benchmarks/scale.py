@@ -1,7 +1,7 @@
 """Which of the targets for large runs are met on this machine?
 
 Physics: spinodal decomposition, periodic, float32, `vd.models.CahnHilliard`, mostly by IMEX steps.
-Cost: about an hour and a half on two cores, 16 GB of memory and 50 GB of disk at the default size, most of it for the
+Cost: about an hour on two cores, 16 GB of memory and 50 GB of disk at the default size, most of it for the
 1024^3 voxels and the long runs; `--size 64` shows in a few minutes that all of it works.
 Command: `python benchmarks/scale.py --peer-python PATH --folder DISK --output scale.json`, for some parts
 `python benchmarks/scale.py --only block spilled`.

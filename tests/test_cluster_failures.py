@@ -105,8 +105,8 @@ def test_a_scheduler_holds_few_tasks(
     client.wait_for_workers(2)
     run = vd.simulate(MODEL, make_ds(), dt=0.1, steps=60, save_every=60 // frames, chunks=6, **options, **QUIET)
     assert run.sizes["time"] == frames + 1 and sum(made) > 1000
-    # two chunks for every frame; what was given up a moment ago, a few batches of it, may still be there
-    assert max(counts[len(counts) // 2 :]) <= 6 * (most + max(made)) + 2 * frames < sum(made)
+    # two chunks for every frame; what was given up a moment ago may still be there
+    assert max(counts[len(counts) // 2 :]) <= 3 * (most + max(made)) + 2 * frames
 
 
 def blind(yes: bool) -> None:

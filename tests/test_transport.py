@@ -417,6 +417,8 @@ def test_an_electrode_that_is_shut() -> None:
     found = vd.electrode_tortuosity(image_of(pore))
     assert math.isinf(found.tau) and found.open_porosity == 0 and "no open pore" in repr(found)
     assert "<table>" in found._repr_html_()
+    void = vd.electrode_tortuosity(image_of(np.ones((3, 3, 9), np.uint8)))
+    assert math.isnan(void.tau) and void.open_porosity == 1 and "no walls" in repr(void)
     with pytest.raises(ValueError, match="no wall is open"):
         found.impedance(1.0)
     with pytest.raises(ValueError, match="reservoir is 'top'"):

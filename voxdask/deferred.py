@@ -65,12 +65,12 @@ class Made:
 
 
 @dataclass(eq=False)
-class Link:
+class Link(ABC):
     """One operation that is put off."""
 
+    @abstractmethod
     def uses(self) -> Iterator[tuple[Stream, int]]:
         """What it reads, and how far beyond the rows that it makes."""
-        raise NotImplementedError
 
     def makes(self) -> Iterator[Stream]:
         """What it makes."""

@@ -23,20 +23,15 @@ class Arrays:
     folder : str, optional
         Where files go; None keeps all in memory.
 
-    Attributes
-    ----------
-    size : int
-        Bytes that were given out.
-
     Examples
     --------
     >>> arrays = Arrays()
-    >>> arrays.zeros((2, 3), np.float32).sum(), arrays.size
-    (np.float32(0.0), 24)
+    >>> arrays.zeros((2, 3), np.float32).sum(), arrays.spilled
+    (np.float32(0.0), False)
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        self.folder, self.size = folder, 0
+        self.folder = folder
         self._maps: list[weakref.ref[mmap.mmap]] = []  # an array keeps its file; without one, it goes
 
     @property
@@ -52,7 +47,6 @@ class Arrays:
         """An array of zeros; OSError if a file's disk has no room for it."""
         shape, dtype = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        self.size += size
         if self.folder is None or size < _LEAST:
             return np.zeros(shape, dtype)
         with tempfile.TemporaryFile(dir=self.folder) as file:

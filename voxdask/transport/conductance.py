@@ -39,6 +39,14 @@ def _conductance(a, b):
 
 
 @jit
+def weights_between(low, high, out):
+    """The weights of the faces between two layers, of planes of diffusivity without ghosts."""
+    for j in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[j, k] = conductance(low[j, k], high[j, k])
+
+
+@jit
 def flow_row(out, below, here, above, low, middle, high, j, c0, c1, c2):
     """What leaves each voxel of row `j`: the sum over faces of w (v_i - v_j), of planes of v and of diffusivity."""
     b, a = below[j + 1, 1:-1], above[j + 1, 1:-1]

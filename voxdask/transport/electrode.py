@@ -35,7 +35,7 @@ class Electrode(Table):
     ----------
     tau : float
         Electrode tortuosity factor, from the ionic resistance at low frequency; infinite if no pore is open to the
-        reservoir.
+        reservoir, NaN if what is open has no walls.
     porosity : float
         Share of all voxels that are of the phase.
     open_porosity : float
@@ -113,6 +113,18 @@ class Electrode(Table):
         -----
         UserWarning
             If there are too few moments for a frequency.
+
+        Examples
+        --------
+        A line of resistors and capacitors, whose real part goes to a third of the resistance:
+
+        >>> import numpy as np, voxdask as vd
+        >>> image = np.zeros((3, 3, 50), np.uint8)
+        >>> image[1, 1] = 1
+        >>> cell = vd.electrode_tortuosity(vd.dataset({"image": image}).image)
+        >>> z = cell.impedance([1e-6, 1e-5])
+        >>> z.dims, (z.real / (50 / 3)).values.round(2)
+        (('frequency',), array([1., 1.]))
         """
         f = np.atleast_1d(np.asarray(frequency, np.float64))
         if not (f > 0).all() or f.ndim != 1:
@@ -146,8 +158,9 @@ class Electrode(Table):
     def rows(self) -> dict[str, str]:
         """What a table of the result says."""
         stopped = "" if self.converged else ", NOT CONVERGED"
+        nothing = "not defined: no walls" if self.open_porosity else "infinite: no open pore"
         return {
-            "tau": f"{self.tau:.5g} ± {self.error * self.tau:.1g}" if self.resistance else "infinite: no open pore",
+            "tau": f"{self.tau:.5g} ± {self.error * self.tau:.1g}" if self.resistance else nothing,
             "porosity": f"{self.porosity:.4f}, open {self.open_porosity:.4f}",
             "walls": f"{self.wall_area:.5g} per unit of length",
             "direction": self.direction,
@@ -246,7 +259,7 @@ def electrode_tortuosity(
     charge = found.charge if found else 0.0
     resistance = found.steady.energy / charge**2 if found and charge else 0.0
     return Electrode(
-        tau=3 * porosity * resistance * n1 * n2 / n0 if resistance else math.inf,
+        tau=3 * porosity * resistance * n1 * n2 / n0 if resistance else math.nan if pieces.connected else math.inf,
         porosity=porosity,
         open_porosity=pieces.connected / scan.grid.size,
         wall_area=charge / (scan.grid.size * h0),

@@ -43,7 +43,26 @@ class RepresentativeVolume:
     name: str
 
     def voxels_for(self, error: float) -> float:
-        """How many voxels an image would need for a relative error."""
+        r"""How many voxels an image would need for a relative error.
+
+        .. math:: V = V_\mathrm{whole}\, (\epsilon_\mathrm{whole} / \epsilon)^{2 / \alpha}
+
+        Parameters
+        ----------
+        error : float
+            That is asked for, positive.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If `error` is not positive, or the scatter does not fall with the volume.
+        """
+        if not error > 0:
+            raise ValueError(f"error is {error!r}; give a positive number, such as 0.01")
         if not self.exponent > 0:
             raise ValueError(f"the scatter does not fall with the volume (exponent {self.exponent:.2g}); see the table")
         whole = float(self.table.voxels.max())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import warnings
+from abc import ABC, abstractmethod
 
 from voxdask.transport.solver import Steady
 from voxdask.units import format_bytes, format_seconds
 
 
-class Table:
+class Table(ABC):
     """A result that prints as its `title` and `rows`."""
 
     @property
@@ -18,9 +19,9 @@ class Table:
         return type(self).__name__
 
     @property
+    @abstractmethod
     def rows(self) -> dict[str, str]:
         """What it says, by name."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         rows = self.rows

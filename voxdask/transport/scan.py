@@ -15,6 +15,7 @@ from voxdask.grid import Grid
 from voxdask.inputs import reader
 from voxdask.segmented import mask_of, open_voxels, parse_labels
 from voxdask.transport.arrays import Arrays
+from voxdask.transport.conductance import weights_between
 from voxdask.transport.medium import Medium
 
 #: Voxels that are read at once.
@@ -126,9 +127,7 @@ def medium_of(
         held[0], held[1] = (2 * values[h, 1:-1, 1:-1].astype(dtype) for h in (1, -2))
     elif ends == "centre":
         for side, (one, two) in enumerate(((1, 2), (-2, -3))):
-            a, b = (values[h, 1:-1, 1:-1].astype(dtype) for h in (one, two))
-            both = a + b
-            held[side] = np.divide(2 * a * b, both, out=np.zeros_like(a), where=both > 0)
+            weights_between(values[one, 1:-1, 1:-1], values[two, 1:-1, 1:-1], held[side])
         values = values[1:-1]
         values[0] = values[-1] = 0
     drop = 3 - scan.grid.ndim
