@@ -23,8 +23,9 @@ MODEL = vd.models.CahnHilliard(eps=1.5)
 QUIET: dict[str, Any] = {"progress": False}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client() -> Iterator[Client]:
+    """A cluster of its own: a nanny does not start a worker again that is killed while it is still starting."""
     options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1"}
     with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
         yield client
@@ -44,7 +45,7 @@ def test_a_run_survives_dead_workers_bit_for_bit(client: Client, stepper: str, t
     else:
         options |= {"dt": 0.1, "steps": 21, "save_every": 3}
     undisturbed = vd.simulate(MODEL, make_ds(), store=tmp_path / "undisturbed.zarr", **options).load()
-    client.wait_for_workers(2)
+    client.wait_for_workers(2, timeout=120)
     first, second = client.run(os.getpid).values()
     frames, timers = 0, list[threading.Timer]()
 
@@ -65,7 +66,7 @@ def test_a_run_survives_dead_workers_bit_for_bit(client: Client, stepper: str, t
 
 
 def test_without_a_store_dead_workers_end_a_run_and_the_message_says_what_helps(client: Client) -> None:
-    client.wait_for_workers(2)
+    client.wait_for_workers(2, timeout=120)
     pids = client.run(os.getpid).values()
 
     def disturb(frame: xr.Dataset) -> None:
@@ -74,7 +75,7 @@ def test_without_a_store_dead_workers_end_a_run_and_the_message_says_what_helps(
 
     with pytest.raises(RuntimeError, match=r"workers of the cluster died.*store=PATH"):
         vd.simulate(MODEL, make_ds(), dt=0.1, steps=30, save_every=15, chunks=6, callbacks=[disturb], **QUIET)
-    client.wait_for_workers(2)
+    client.wait_for_workers(2, timeout=120)
     run = vd.simulate(MODEL, make_ds(), dt=0.1, steps=2, chunks=6, **QUIET)
     assert np.isfinite(run.c[-1].values).all()  # the cluster is as good as before
 
@@ -102,7 +103,7 @@ def test_a_scheduler_holds_few_tasks(
     monkeypatch.setattr(ChunkedRunner, "steps", counted)
     options: dict[str, Any] = {"store": tmp_path / "run.zarr"} if case == "a store" else {}
     frames = 30 if case == "frames in memory" else 1
-    client.wait_for_workers(2)
+    client.wait_for_workers(2, timeout=120)
     run = vd.simulate(MODEL, make_ds(), dt=0.1, steps=60, save_every=60 // frames, chunks=6, **options, **QUIET)
     assert run.sizes["time"] == frames + 1 and sum(made) > 1000
     # two chunks for every frame; what was given up a moment ago may still be there
@@ -118,7 +119,7 @@ def blind(yes: bool) -> None:
 def test_a_store_that_a_worker_does_not_see(client: Client, begun: bool, tmp_path: Path) -> None:
     """Before the first step of a run, and of one that goes on; once all see it, it does."""
     options: dict[str, Any] = {"dt": 0.1, "chunks": 6, "save_every": 2, "store": tmp_path / "run.zarr", **QUIET}
-    client.wait_for_workers(2)
+    client.wait_for_workers(2, timeout=120)
     if begun:
         vd.simulate(MODEL, make_ds(), steps=2, **options)
     worker = next(iter(client.scheduler_info()["workers"]))
