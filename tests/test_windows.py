@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxdask.windows import ALIGNED, Chain, Link, Part, Sweep, Use, Width, domain_rows, slabs, sweep
+from voxdask.windows import AHEAD, ALIGNED, Chain, Link, Part, Sweep, Use, Width, domain_rows, slabs, sweep
 
 WIDTHS = st.tuples(st.integers(1, 3), st.integers(1, 99), st.integers(1, 99))
 
@@ -59,28 +59,46 @@ class Machine:
         self.chain, self.size, self.periodic = chain, size, periodic
         self.stored = {s: [17 * s + row for row in range(size)] for s in chain.loaded}
         self.held: dict[Part, list[int]] = {}
+        self.going: dict[Part, list[int]] = {}
         self.heads: dict[int, list[int]] = {}
 
     def run(self, plan: Sweep) -> Iterator[Counter[int]]:
-        """Slabs that are held, by their size, turn by turn."""
+        """Slabs that are held, by their size, turn by turn, with as many under way as may be."""
         late: list[Part] = []
+        ended = 0
+
+        def end_until(stop: int) -> None:
+            nonlocal late, ended
+            for turn in plan.turns[ended : max(stop, ended)]:
+                for part in turn.makes:
+                    self.held[part] = self._end(plan, part)
+                for part in turn.stores:
+                    self.stored.setdefault(part.stream, [-1] * self.size)[part.lo : part.hi] = self.held[part]
+                for part in late + [part for part in turn.drops if part not in turn.stores]:
+                    del self.held[part]
+                late = [part for part in turn.drops if part in turn.stores]
+            ended = max(ended, stop)
+
         self._load(plan, plan.turns[0].loads)
-        for turn, after in zip(plan.turns, (*plan.turns[1:], None), strict=True):
-            link = self.chain.links[turn.link]
-            if after:
-                self._load(plan, after.loads)
-            rows = range(turn.lo, turn.hi)
+        for t, turn in enumerate(plan.turns):
+            end_until(t - AHEAD)
+            if t + 1 < len(plan.turns):
+                self._load(plan, plan.turns[t + 1].loads)
+            assert turn.after < t
+            end_until(turn.after + 1)
+            link, rows = self.chain.links[turn.link], range(turn.lo, turn.hi)
             made = [_made(turn.link, row, self._at, link, self.size, self.periodic) for row in rows]
             for part in turn.makes:
-                self._hold(plan, part, made)
-            yield Counter(plan.slot_bytes(part.stream) for part in self.held)
-            for part in turn.stores:
-                self.stored.setdefault(part.stream, [-1] * self.size)[part.lo : part.hi] = self.held[part]
-            for part in late + [part for part in turn.drops if part not in turn.stores]:
-                del self.held[part]
-            late = [part for part in turn.drops if part in turn.stores]
+                self.going[part] = made
+            yield Counter(plan.slot_bytes(part.stream) for part in (*self.held, *self.going))
+        end_until(len(plan.turns))
         for part in late:
             del self.held[part]
+
+    def _end(self, plan: Sweep, part: Part) -> list[int]:
+        rows = self.going.pop(part)
+        self._keep_head(plan, part, rows)
+        return rows
 
     def _load(self, plan: Sweep, parts: tuple[Part, ...]) -> None:
         for part in parts:
@@ -89,6 +107,9 @@ class Machine:
     def _hold(self, plan: Sweep, part: Part, rows: list[int]) -> None:
         assert part not in self.held
         self.held[part] = rows
+        self._keep_head(plan, part, rows)
+
+    def _keep_head(self, plan: Sweep, part: Part, rows: list[int]) -> None:
         if 0 <= part.lo < plan.heads[part.stream]:
             head = self.heads.setdefault(part.stream, [])
             head += rows[: plan.heads[part.stream] - part.lo]
@@ -113,7 +134,7 @@ def test_every_chain_gives_what_whole_arrays_give(chain: Chain, size: int, rows:
     for stream in chain.stored:
         assert machine.stored[stream] == expected[stream]
     assert not machine.held
-    assert most == plan.slots
+    assert most <= Counter(plan.slots)
     assert plan.peak_bytes >= sum(size * count for size, count in most.items())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,9 @@ class Window:
         """All rows of a stream that are at hand."""
         s, size = self.numbers[id(stream)], self.system.grid.shape[0]
         depth = 0 if stream.kind == "spectra" else self.depth
-        parts = [part for part in [*self.blocks] if part.stream == s]
-        pieces = [(part.lo, halo.inner(dict(self.rows_of(part))[name], depth)) for part in parts]
+        g, blocks = self.ghosts[s], self.blocks.copy()  # it changes while threads look
+        parts = [(part, blocks[part][name]) for part in blocks if part.stream == s]
+        pieces = [(part.lo, halo.inner(rows[g : g + part.hi - part.lo], depth)) for part, rows in parts]
         if head := self.heads[s]:  # it may be shorter than it is reached beyond the end, if it is all that there is
             again = range(-(-self.ghosts[s] // size) + 1 if len(head[name]) == size else 1)
             pieces += [(size + k * size, halo.inner(head[name], depth)) for k in again]
@@ -86,19 +87,19 @@ class Window:
         """The same without any ghost layers."""
         return halo.inner(self.at(stream, name, lo, hi), self.depth)
 
-    def complete(self, stream: Stream, name: str, turn: Turn, time: float, each: Callable[..., Any]) -> PaddedRows:
+    def complete(self, stream: Stream, name: str, turn: Turn, time: float) -> PaddedRows:
         """The rows of a turn, with all of their ghost layers."""
         part = self._part(stream, turn.lo, turn.hi)
         block = self.blocks[part][name][turn.lo - part.lo : turn.hi - part.lo + 2 * self.depth]
         halo.pad(
             self.rows(stream, name), turn.lo, turn.hi, self.depth, self.system.ends(name), time, block,
-            (part.lo, part.hi), each,
+            (part.lo, part.hi),
         )  # fmt: skip
         return PaddedRows(block, self.depth, turn.lo)
 
     def _part(self, stream: Stream, lo: int, hi: int) -> Part:
         s = self.numbers[id(stream)]
-        return next(part for part in [*self.blocks] if part.stream == s and part.lo <= lo and hi <= part.hi)
+        return next(part for part in self.blocks.copy() if part.stream == s and part.lo <= lo and hi <= part.hi)
 
     def _arrays(self, s: int, rows: int, place: int) -> dict[str, Any]:
         system, kind, width = self.system, self.kinds[s], self.sweep.chain.widths[s]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from voxdask.windows import Chain
 
-#: The share of the time in which a thread works: at the end of every turn some wait for the others.
-_AT_WORK = 0.9
+#: The share of the time in which a thread works: at the end of every sweep some wait for the others.
+_AT_WORK = 0.97
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Rates:
     moved : float
         A byte to or from storage.
     turn : float
-        Seconds between two turns of a sweep, in which not all threads work.
+        Seconds that a turn of a sweep takes beside, in which not all threads work.
     """
 
     evaluate: float
@@ -72,13 +72,15 @@ def sweep_seconds(chain: Chain, size: int, rows: int, tile_rows: int, threads: i
     threads : int
     rates : Rates
     """
-    tile = min(tile_rows, math.ceil(rows / threads))
+    tile = min(tile_rows, math.ceil(rows / math.ceil(threads / 2)))  # two slabs are under way at once
     work = 0.0
     for link in chain.links:
         if link.work in ("advance", "forward"):
             work += rates.evaluate + rates.around / tile + (rates.forward if link.work == "forward" else 0.0)
         else:
             work += rates.finish if link.work == "finish" else rates.add * len(link.uses)
+        # rows of both neighbours are copied to every slab, read and written
+        work += 2 * link.reach / rows * 2 * rates.add
     turns, moved = len(chain.links) * math.ceil(size / rows), chain.traffic * rates.moved
     # while the first slab is read and the last one is written, nothing else is to be done
     ends = moved * rows / 2

@@ -1,20 +1,24 @@
-"""Read ahead and write behind: loading, work and storing of items, overlapped."""
+"""Read ahead and write behind: loading, work and storing of items, overlapped, and the work of one with the next's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
+from typing import Any
 
 
 def pipeline(
     io: Executor,
     count: int,
+    ahead: int,
+    *,
     take: Callable[[int], None],
     load: Callable[[int], None],
-    work: Callable[[int], None],
-    done: Callable[[int], None],
+    begin: Callable[[int], None],
+    end: Callable[[int], None],
     store: Callable[[int], None],
     stored: Callable[[int], None],
+    after: Callable[[int], int] = lambda k: -1,
 ) -> None:
     """Load, work and store, one item after the other, so that the next is loaded and the last stored meanwhile.
 
@@ -23,36 +27,94 @@ def pipeline(
     io : Executor
         Of two threads or more.
     count : int
-    take, done, stored : callable
-        What is called here, with the number of an item, before it is loaded, after it is worked on, after it is stored.
+    ahead : int
+        Items that may be under way when another is begun.
+    take, stored : callable
+        What is called here, with the number of an item, before it is loaded, and after it is stored.
     load, store : callable
         What the executor is given.
-    work : callable
+    begin, end : callable
+        What is called here to have an item worked on, and to wait until it is.
+    after : callable
+        ``after(k)`` is the last item that must have ended before item k is begun.
     """
-    waiting: list[Future[None]] = []
+    loading: dict[int, Future[None]] = {}
+    storing: Future[None] | None = None
+    ended = 0
 
-    def begin(job: Callable[[int], None], k: int) -> Future[None]:
-        future = io.submit(job, k)
-        waiting.append(future)
-        return future
+    def end_next() -> None:
+        nonlocal ended, storing
+        end(ended)
+        if storing is not None:
+            storing.result()
+            stored(ended - 1)
+        storing = io.submit(store, ended)
+        ended += 1
 
     try:
-        take(0)
-        loading, storing = begin(load, 0), None
+        if count:
+            take(0)
+            loading[0] = io.submit(load, 0)
         for k in range(count):
+            while ended <= max(after(k), k - ahead - 1):
+                end_next()
             if k + 1 < count:
                 take(k + 1)
-                after = begin(load, k + 1)
-            loading.result()
-            work(k)
-            if storing is not None:
-                storing.result()
-                stored(k - 1)
-            done(k)
-            storing, loading = begin(store, k), after if k + 1 < count else loading
+                loading[k + 1] = io.submit(load, k + 1)
+            loading.pop(k).result()
+            begin(k)
+        while ended < count:
+            end_next()
         if storing is not None:
             storing.result()
             stored(count - 1)
     finally:
-        for future in waiting[-3:]:  # nobody may read or write what is given up
+        for future in (*loading.values(), *((storing,) if storing else ())):  # nobody may go on with what is given up
             future.cancel() or future.exception()
+
+
+class SharedOut:
+    """Work on items that is shared out among threads, and waited for item by item.
+
+    Parameters
+    ----------
+    submit : callable
+        Has a job done, and gives a Future of what it returns.
+    """
+
+    def __init__(self, submit: Callable[[Callable[[], Any]], Future[Any]]) -> None:
+        self._submit = submit
+        self._prepared: dict[int, Future[Sequence[Callable[[], None]]]] = {}
+        self._going: dict[int, list[Future[None]]] = {}
+
+    def prepare(self, k: int, work: Callable[[], Sequence[Callable[[], None]]]) -> None:
+        """Have the jobs of an item made by a thread, while others are at those of the one before."""
+        self._prepared[k] = self._submit(work)
+        if k - 1 in self._prepared:
+            self._share_out(k - 1)
+
+    def begin(self, k: int, jobs: Iterable[Callable[[], None]]) -> None:
+        """Have the jobs of an item done."""
+        self._going[k] = [self._submit(job) for job in jobs]
+
+    def end(self, k: int) -> None:
+        """Wait until an item is done."""
+        if k in self._prepared:
+            self._share_out(k)
+        for job in self._going.pop(k):
+            job.result()
+
+    def _share_out(self, k: int) -> None:
+        self.begin(k, self._prepared.pop(k).result())
+
+    def give_up(self) -> None:
+        """Wait until nobody works any more."""
+        for future in (*self._prepared.values(), *(job for jobs in self._going.values() for job in jobs)):
+            future.cancel() or future.exception()
+
+
+def at_once(job: Callable[[], Any]) -> Future[Any]:
+    """A job done by whoever has it done."""
+    done: Future[Any] = Future()
+    done.set_result(job())
+    return done

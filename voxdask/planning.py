@@ -372,7 +372,7 @@ def spill(
 
         return cut(
             route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
-            row_bytes=problem.padded_row_bytes, fill_slabs=workers, budget=budget,
+            row_bytes=problem.padded_row_bytes, tile_rows=cache_rows, fill_slabs=workers, budget=budget,
         )  # fmt: skip
 
     def save_rows(workers: int, limit: int) -> int:

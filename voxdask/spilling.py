@@ -15,6 +15,10 @@ from voxdask.windows import Chain, sweep
 FILE_BYTES = 64 << 20
 #: Slabs and pencils that a sweep is cut into at the least, so that reading, work and writing overlap.
 LEAST_PARTS = 6
+#: Pencils that may be under way when another is begun.
+PENCILS_AHEAD = 1
+#: Pencils at hand at once.
+PENCILS = PENCILS_AHEAD + 3
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,14 @@ def window_bytes(route: Route, size: int, rows: int) -> int:
     for chain in route.all_chains:
         reach = sum(link.reach for link in chain.links)
         # beyond so many rows the window only moves on
-        enough = min(size, rows * (3 * len(chain.links) + LEAST_PARTS) + 2 * reach)
+        enough = min(size, rows * (4 * len(chain.links) + LEAST_PARTS) + 2 * reach)
         peak = max(peak, _peak_bytes(chain, enough, min(rows, enough)))
     return peak
 
 
 def pencil_bytes(route: Route, column_bytes: int, columns: int) -> int:
-    """Bytes of the pencils that a route holds at once: one on its way in, one at work, one on its way out."""
-    return 3 * max((max(pair) for pair in route.pencils), default=0) * columns * column_bytes
+    """Bytes of the pencils that a route holds at once: one on its way in, those at work, one on its way out."""
+    return PENCILS * max((max(pair) for pair in route.pencils), default=0) * columns * column_bytes
 
 
 def cut(
@@ -95,6 +99,7 @@ def cut(
     columns: int,
     column_bytes: int,
     row_bytes: int,
+    tile_rows: int,
     fill_slabs: int,
     budget: Callable[[int, int], int],
 ) -> Cut | None:
@@ -109,6 +114,8 @@ def cut(
         Columns of a spectrum, and bytes of one that is as long as the first axis.
     row_bytes : int
         Bytes of a row of one field, with ghost layers.
+    tile_rows : int
+        Rows that are worked on at once.
     fill_slabs : int
         Slabs of one field that are filled at once, before there is a window.
     budget : callable
@@ -130,6 +137,7 @@ def cut(
     rows = _largest(most_rows, rows_fit)
     if rows == 0:
         return None
+    rows -= rows % tile_rows if rows > tile_rows else 0  # whole tiles have the fewest rows around them
     at_hand = max(window_bytes(route, size, rows), fill_slabs * rows * row_bytes)
 
     def columns_fit(wide: int) -> bool:

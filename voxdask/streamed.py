@@ -1,16 +1,17 @@
 """Run passes over fields that do not fit where they are worked on: through a window of a few slabs of rows.
 
 This is the :class:`~voxdask.steppers.Fields` of the tier *spilled*, whose fields lie in files. What
-:class:`~voxdask.deferred.Deferred` puts off runs here: every turn of a sweep is shared out among threads, while the
-rows of the next turn are read and those of the last one written. Pencils go by likewise, one at a time.
+:class:`~voxdask.deferred.Deferred` puts off runs here: every turn of a sweep is shared out among threads, which go on
+to the next one without waiting for each other, while rows are read ahead and written behind. Pencils go by likewise.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial, wraps
 from typing import Any
 
@@ -23,14 +24,15 @@ from voxdask.halo import ArrayRows
 from voxdask.kernels import Filter, Update, update_of
 from voxdask.passes import Context
 from voxdask.pencil import split
-from voxdask.pipeline import pipeline
+from voxdask.pipeline import SharedOut, at_once, pipeline
 from voxdask.planning import DEVICE_SUMS, Plan
 from voxdask.recycler import pages
+from voxdask.spilling import PENCILS, PENCILS_AHEAD
 from voxdask.steppers.base import Terms
 from voxdask.storage import Rows, Spectra
 from voxdask.system import SUM, Operators, System, saved_by
 from voxdask.tiles import Workspace
-from voxdask.windows import Chain, Turn, Width, aligned, domain_rows
+from voxdask.windows import AHEAD, Chain, Turn, Width, aligned, domain_rows
 
 
 class StreamedFields(Deferred):
@@ -147,12 +149,16 @@ class StreamedFields(Deferred):
                         streams[part.stream].storage.read(name, lo, hi, block[row - part.lo :][: hi - lo])
 
         @self._beside
-        def work(t: int) -> None:
-            turn = turns[t]
-            window.keep_heads(turn.loads)
-            window.take(turn.makes)
-            self._take_turn(links[turn.link], turn, window)
-            window.keep_heads(turn.makes)
+        def begin(t: int) -> None:
+            window.keep_heads(turns[t].loads)
+            window.take(turns[t].makes)
+            shared.prepare(t, lambda: self._jobs(links[turns[t].link], turns[t], window))
+
+        @self._beside
+        def end(t: int) -> None:
+            shared.end(t)
+            window.keep_heads(turns[t].makes)
+            window.drop(part for part in turns[t].drops if part not in turns[t].stores)
 
         @self._beside
         def store(t: int) -> None:
@@ -160,13 +166,14 @@ class StreamedFields(Deferred):
                 for name, block in window.rows_of(part):
                     streams[part.stream].storage.write(name, part.lo, block)
 
-        def done(t: int) -> None:
-            window.drop(part for part in turns[t].drops if part not in turns[t].stores)
-
         def stored(t: int) -> None:
             window.drop(part for part in turns[t].drops if part in turns[t].stores)
 
-        pipeline(self._io, len(turns), lambda t: window.take(turns[t].loads), load, work, done, store, stored)
+        with self._sharing_out() as shared:
+            pipeline(
+                self._io, len(turns), AHEAD, take=lambda t: window.take(turns[t].loads), load=load, begin=begin,
+                end=end, store=store, stored=stored, after=lambda t: turns[t].after,
+            )  # fmt: skip
 
     def transform(self, filters: Sequence[Filter], t: float, dt: float, saved: int) -> None:
         """Transform all spectra along the first axis, combine modes, and transform back."""
@@ -175,14 +182,14 @@ class StreamedFields(Deferred):
         multiply = dict(zip(self.system.fields, filters, strict=True))
         held: dict[int, list[Any]] = {}
         one = aligned(self.plan.problem.column_bytes * self.plan.pencil_columns)
-        memory = self._memory_of(3 * (1 + count) * one)
+        memory = self._memory_of(PENCILS * (1 + count) * one)
 
         def take(k: int) -> None:
             start, stop = self.pencils[items[k][0]]
             rest = (stop - start, *transform.spectrum_shape[2:])
             modes = [((transform.modes_shape[0], *rest), transform.modes_dtype)] * count
             kinds = [((transform.spectrum_shape[0], *rest), transform.spectrum_dtype), *modes]
-            first = k % 3 * len(kinds)
+            first = k % PENCILS * len(kinds)
             held[k] = [view(memory, (first + n) * one, *kind) for n, kind in enumerate(kinds)]
 
         @self._beside
@@ -193,12 +200,11 @@ class StreamedFields(Deferred):
                 self.spectra.read_saved(name, number, self.pencils[j][0], block)
 
         @self._beside
-        def work(k: int) -> None:
+        def begin(k: int) -> None:
             (j, name), (pencil, *kept) = items[k], held[k]
             start, stop = self.pencils[j]
 
-            def through(columns: tuple[int, int]) -> None:
-                a, b = columns
+            def through(a: int, b: int) -> None:
                 part, beside = pencil[:, a:b], [block[:, a:b] for block in kept]
 
                 def keep(c: int, d: int, made: Any) -> None:
@@ -209,7 +215,11 @@ class StreamedFields(Deferred):
                 ):  # fmt: skip
                     self.finite = False  # threads may only ever clear it
 
-            self._each(through, self._shares(stop - start, self.plan.columns))
+            shared.begin(k, [partial(through, a, b) for a, b in self._shares(stop - start, self.plan.columns)])
+
+        @self._beside
+        def end(k: int) -> None:
+            shared.end(k)
 
         @self._beside
         def store(k: int) -> None:
@@ -221,7 +231,20 @@ class StreamedFields(Deferred):
         def stored(k: int) -> None:
             del held[k]
 
-        pipeline(self._io, len(items), take, load, work, lambda k: None, store, stored)
+        with self._sharing_out() as shared:
+            pipeline(
+                self._io, len(items), PENCILS_AHEAD, take=take, load=load, begin=begin, end=end, store=store,
+                stored=stored,
+            )  # fmt: skip
+
+    @contextmanager
+    def _sharing_out(self) -> Iterator[SharedOut]:
+        """Work that is shared out among the threads; on a device it is all in one stream."""
+        shared = SharedOut(self._threads.submit if self.like is None else at_once)
+        try:
+            yield shared
+        finally:
+            shared.give_up()
 
     def _beside(self, job: Callable[[int], None]) -> Callable[[int], None]:
         """A job that on a device runs beside those of other threads, and is done when it returns."""
@@ -241,15 +264,10 @@ class StreamedFields(Deferred):
             self._memory = pages(size) if self.like is None else backend.namespace(self.like).empty(size, np.uint8)
         return self._memory
 
-    def _take_turn(self, link: Link, turn: Turn, window: Window) -> None:
-        """What a link does to a slab, shared out among the threads."""
+    def _jobs(self, link: Link, turn: Turn, window: Window) -> list[Callable[[], None]]:
+        """What a link does to a slab, in pieces, when the ghost layers are there."""
         size, sums = self.system.grid.shape[0], isinstance(link, Sum | Size)
         width, parts = (self.plan.sum_rows, DEVICE_SUMS) if sums else (self.plan.rows, 1)
-        ranges = [
-            (row + a, row + b)
-            for row, lo, hi in domain_rows(turn.lo, turn.hi, size)
-            for a, b in self._shares(hi - lo, width, parts)
-        ]
         work: Callable[[int, int], None]
         if isinstance(link, Advance):
             work = self._advance(link, turn, window)
@@ -260,7 +278,11 @@ class StreamedFields(Deferred):
         else:
             assert isinstance(link, Size)
             work = partial(self._size, link, window)
-        self._each(lambda bounds: work(*bounds), ranges)
+        return [
+            partial(work, row + a, row + b)
+            for row, lo, hi in domain_rows(turn.lo, turn.hi, size)
+            for a, b in self._shares(hi - lo, width, parts)
+        ]
 
     def _advance(self, link: Advance, turn: Turn, window: Window) -> Callable[[int, int], None]:
         """What an evaluation does to some rows of a slab; ghost layers are filled first."""
@@ -271,7 +293,7 @@ class StreamedFields(Deferred):
         scales = [scale for made in link.made for scale in (*(c for _, c in made.terms), made.weight)]
         given = [(link.source, name) for name in fields]
         given += [(link.constants, name) for name in self.system.constants] if link.constants else []
-        sources = {name: window.complete(s, name, turn, link.t, self._map) for s, name in given}
+        sources = {name: window.complete(s, name, turn, link.t) for s, name in given}
 
         def work(lo: int, hi: int) -> None:
             bases, out = {}, {}
@@ -325,12 +347,12 @@ class StreamedFields(Deferred):
             link.sums[name, lo] = tiles.square_sums(total, states, link.atol, link.rtol)
 
     def _shares(self, size: int, width: int, parts: int = 1) -> list[tuple[int, int]]:
-        """Ranges about as wide as each other: of at most `width`, as many for one thread as for another.
+        """Ranges about as wide as each other, of at most `width`; on a device there are as many `parts`.
 
-        On a device there are as many `parts`.
+        Two slabs or pencils are under way at once, so that half of the threads can be at each.
         """
-        threads = self.plan.threads
-        count = min(size, threads * math.ceil(size / (threads * width)) if self.like is None else parts)
+        count = max(math.ceil(size / width), math.ceil(self.plan.threads / 2)) if self.like is None else parts
+        count = min(size, count)
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))
 
     def _map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:

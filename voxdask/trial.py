@@ -192,7 +192,8 @@ def _moved_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
     while not there.exists():
         there = there.parent
     count = _DISK_BYTES // block.nbytes
-    beyond = plan.disk_bytes > 0.5 * psutil.virtual_memory().available
+    working = plan.disk_bytes - 2 * plan.problem.fields * plan.problem.voxels * plan.problem.itemsize
+    beyond = working > 0.5 * psutil.virtual_memory().available  # the two slots of checkpoints are not read again
     with tempfile.TemporaryDirectory(dir=there, prefix=".voxdask-trial-") as place:
         files = [Path(place, str(k)) for k in range(count)]
         for path in files:  # blocks are found for a file when it is first written, once in a run

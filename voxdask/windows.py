@@ -5,6 +5,9 @@ from rows of others, in place or reaching a few rows beyond. All links go over t
 behind the one before, so that what a link makes is used while it is still at hand, and what nobody needs
 afterwards is never stored. Rows come in *slabs*; a :class:`Turn` is what one link does to one slab.
 
+Turns are begun in order, and up to :data:`AHEAD` are under way before one that is begun; so links keep a slab more
+between them than their reach takes, and a turn says which others must have ended.
+
 Along a periodic axis rows go on beyond both ends: rows below 0 are made first, apart, from what is stored at the
 other end; the first rows of every stream are kept until the end, where they follow the last ones.
 """
@@ -20,6 +23,8 @@ Work = Literal["advance", "forward", "finish", "sum"]
 
 #: Arrays begin at whole multiples of so many bytes.
 ALIGNED = 64
+#: Turns that may be under way when another is begun: one that is worked on, and one that threads go on to.
+AHEAD = 2
 
 
 class Width(NamedTuple):
@@ -123,6 +128,8 @@ class Turn:
         What is made, and which of it is written to storage.
     drops : tuple of Part
         Not needed after this turn.
+    after : int
+        The last turn that must have ended before this one begins; -1 if none must.
     """
 
     link: int
@@ -132,6 +139,7 @@ class Turn:
     makes: tuple[Part, ...]
     stores: tuple[Part, ...]
     drops: tuple[Part, ...]
+    after: int
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,7 @@ class Sweep:
 
     @cached_property
     def slots(self) -> dict[int, int]:
-        """How many slabs of each size are held at once: the next turn's are read, the last one's written meanwhile."""
+        """How many slabs of each size are held at once, at the most."""
         held, most = dict[int, int](), dict[int, int]()
 
         def change(parts: Iterable[Part], by: int) -> None:
@@ -171,12 +179,14 @@ class Sweep:
 
         late: list[Part] = []
         change(self.turns[0].loads if self.turns else (), 1)
-        for turn, after in zip(self.turns, (*self.turns[1:], None), strict=True):
-            change(after.loads if after else (), 1)
+        for t, turn in enumerate(self.turns):
+            if t > AHEAD:  # of what ended, the last turn's is being written
+                ended = self.turns[t - AHEAD - 1]
+                change(late, -1)
+                change((part for part in ended.drops if part not in ended.stores), -1)
+                late = [part for part in ended.drops if part in ended.stores]
+            change(self.turns[t + 1].loads if t + 1 < len(self.turns) else (), 1)
             change(turn.makes, 1)
-            change(late, -1)
-            change((part for part in turn.drops if part not in turn.stores), -1)
-            late = [part for part in turn.drops if part in turn.stores]
         return most
 
     @property
@@ -211,7 +221,7 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
     Returns
     -------
     Sweep
-        Every row that a turn reads is at hand then: loaded or made before, and not yet dropped.
+        Every row that a turn reads is at hand when the turns that it comes after have ended, and not yet dropped.
 
     Examples
     --------
@@ -220,17 +230,19 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
     >>> [(turn.lo, turn.hi, turn.loads) for turn in sweep(chain, 4, 2, periodic=False).turns]
     [(0, 2, (Part(stream=0, lo=0, hi=2), Part(stream=0, lo=2, hi=4))), (2, 4, ())]
     """
-    links, streams = chain.margins(periodic)
-    order, lag = [], 0
-    for i, link in enumerate(chain.links):
-        if link.reach:
-            lag += link.reach + rows  # what it reaches ends somewhere in a slab, which is made as a whole
-        order += [(hi + lag, i, lo, hi) for lo, hi in slabs(-links[i], size, rows)]
-    order.sort()
+    margins, streams = chain.margins(periodic)
+    order = sorted(
+        (lo // rows + behind, i, lo, hi)
+        for i, behind in enumerate(lags(chain, rows))
+        for lo, hi in slabs(-margins[i], size, rows)
+    )
     known, last = dict[tuple[int, int], Part](), dict[Part, int]()
+    ready, reached = dict[Part, int](), dict[Part, int]()
     loads: list[list[Part]] = [[] for _ in order]
     makes: list[tuple[Part, ...]] = []
+    after: list[int] = []
     for t, (_, i, lo, hi) in enumerate(order):
+        needed = -1
         for stream, reach in chain.links[i].uses:
             start, stop = max(lo - reach, -streams[stream]), min(hi + reach, size)
             for a, b in slabs(-streams[stream], size, rows, start, stop):
@@ -239,17 +251,39 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
                     part = known[stream, a] = Part(stream, a, b)
                     loads[t].append(part)
                 last[part] = t
+                needed = max(needed, ready.get(part, -1))
+            if reach:  # ghost layers are filled in place: nobody else may be at them
+                mine = known[stream, max(lo // rows * rows, -streams[stream])]
+                needed, reached[mine] = max(needed, reached.get(mine, -1)), t
+            if hi + reach > size:  # the first rows follow the last
+                heads = (ready.get(known[stream, a], -1) for a, _ in slabs(0, min(streams[stream], size), rows))
+                needed = max([needed, *heads])
         makes.append(tuple(Part(stream, lo, hi) for stream in chain.links[i].makes))
         known |= {(part.stream, part.lo): part for part in makes[-1]}
         last |= dict.fromkeys(makes[-1], t)
+        ready |= dict.fromkeys(makes[-1], t)
+        after.append(needed)
     drops: list[list[Part]] = [[] for _ in order]
     for part, t in last.items():
         drops[t].append(part)
     turns = [
-        Turn(i, lo, hi, tuple(loads[t]), makes[t], _stored(makes[t], chain.stored), tuple(drops[t]))
+        Turn(i, lo, hi, tuple(loads[t]), makes[t], _stored(makes[t], chain.stored), tuple(drops[t]), after[t])
         for t, (_, i, lo, hi) in enumerate(order)
     ]
     return Sweep(tuple(turns), tuple(min(margin, size) for margin in streams), chain, rows)
+
+
+def lags(chain: Chain, rows: int) -> list[int]:
+    """How many slabs each link is behind the first: one more than what it reads was made at.
+
+    Each is behind the one before at least: storage may pass from a stream to one that a later link makes.
+    """
+    found: list[int] = []
+    makers = {stream: i for i, link in enumerate(chain.links) for stream in link.makes}
+    for link in chain.links:
+        reaches = [(makers[s], reach) for s, reach in link.uses if s in makers]
+        found.append(max([0, *(lag + 1 for lag in found[-1:]), *(found[i] + 1 - (-r // rows) for i, r in reaches)]))
+    return found
 
 
 def _stored(parts: Sequence[Part], stored: frozenset[int]) -> tuple[Part, ...]:
