@@ -177,7 +177,7 @@ def spilled(size: int, steps: int, limit: int, folder: str, stepper: str = "imex
     limit = min(limit, vd.plan(MODEL, ds, stepper=stepper, measure=False).memory_bytes - 1)  # a small field spills, too
     foreseen = vd.plan(MODEL, ds, stepper=stepper, memory_limit=limit, store=f"{folder}/run.zarr")
     # the first is taken alone, then as many at once as go into a sweep; files are laid out in the first of these
-    steps = max(steps, 1 + 4 * foreseen.batch)
+    steps = max(steps, 1 + 8 * foreseen.batch)
     with tempfile.TemporaryDirectory(**place) as there, Peak() as peak:
         ns = step_ns(ds, steps - (steps - 1) % foreseen.batch, stepper, memory_limit=limit, store=f"{there}/run.zarr")
     with tempfile.TemporaryDirectory(**place) as there:

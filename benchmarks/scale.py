@@ -38,6 +38,8 @@ from probes import apart, threads
 
 #: Least limit under which a spilled run is asked for: what does not grow with the grid takes most of it.
 LEAST_LIMIT = 40_000_000
+#: Steps of a spilled run, and of the block beside it: the first lay out files, the last one settles the state.
+SPILLED_STEPS = 9
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ def spilled(options: argparse.Namespace) -> Rows:
     if eager:
         yield Row("spilled", f"peer eager, {options.size}^3", eager, "ns")
     limit = limit_of(options)
-    arithmetic = apart(probes.block, (2 * options.size,) * 3, options.rounds_large, 3)
+    arithmetic = apart(probes.block, (2 * options.size,) * 3, options.rounds_large, SPILLED_STEPS)
     yield Row("spilled", f"block, {2 * options.size}^3", arithmetic, "ns")
     for n in (2 * options.size, 4 * options.size):
-        rounds = [apart(probes.spilled, n, 4, limit, options.folder) for _ in range(options.rounds_large)]
+        rounds = [apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder) for _ in range(options.rounds_large)]
         name, ns = f"{n}^3 under {limit / 1e6:.0f} MB", statistics.median(r["ns"] for r in rounds)
         yield Row("spilled", f"step, {name}", ns, "ns")
         yield Row("spilled", f"the disk alone, {name}", statistics.median(r["bare_ns"] for r in rounds), "ns")
@@ -100,7 +102,7 @@ def spilled(options: argparse.Namespace) -> Rows:
 
 
 def memory(part: str, name: str, rounds: list[dict[str, float]], limit: int) -> Rows:
-    """Peaks above the base, as the system and as a look every few milliseconds have it."""
+    """Peaks above the base, as the system and as a look 50 times a second have it."""
     for kind in ("resident", "anonymous"):
         yield Row(part, f"peak {kind}, {name}", max(r[kind] for r in rounds) / 1e6, "MB", limit / 1e6)
     worst = max(max(r["resident"], r["anonymous"]) / r["projected"] for r in rounds)
@@ -115,8 +117,8 @@ def explicit(options: argparse.Namespace) -> Rows:
         at = n if probes.fits(n, 4) else options.size
         beside, runs = [], []
         for _ in range(options.rounds_large):
-            beside.append(apart(probes.block, (at,) * 3, 1, 3, stepper))
-            runs.append(apart(probes.spilled, n, 4, limit, options.folder, stepper))
+            beside.append(apart(probes.block, (at,) * 3, 1, SPILLED_STEPS, stepper))
+            runs.append(apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder, stepper))
         name = f"{stepper}, {n}^3 under {limit / 1e6:.0f} MB"
         where = f"{at}^3" if at == n else f"{at}^3, as {n}^3 does not fit"
         yield Row("explicit", f"block, {stepper}, {where}", statistics.median(beside), "ns")
@@ -134,7 +136,8 @@ def growth(options: argparse.Namespace) -> Rows:
         rounds = options.rounds if n <= options.size else options.rounds_large
         if tier == "spilled":
             limit = limit_of(options, (n / sizes[-1]) ** 3)
-            return statistics.median(apart(probes.spilled, n, 4, limit, options.folder)["ns"] for _ in range(rounds))
+            runs = (apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder) for _ in range(rounds))
+            return statistics.median(found["ns"] for found in runs)
         return apart(probes.block, (n,) * 3, rounds, 3, chunked=tier == "chunked")
 
     for tier, copies in (("block", 1), ("chunked", 4), ("spilled", 0)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -109,7 +110,8 @@ class SharedOut:
 
     def give_up(self) -> None:
         """Wait until nobody works any more."""
-        for future in (*self._prepared.values(), *(job for jobs in self._going.values() for job in jobs)):
+        futures: list[Future[Any]] = [*self._prepared.values()]
+        for future in itertools.chain(futures, *self._going.values()):
             future.cancel() or future.exception()
 
 

@@ -365,14 +365,18 @@ def spill(
         )
     cache_rows, cache_columns = _cache_tiles(problem, TILE_BYTES)
 
+    def tiles(workers: int, rows: int, columns: int) -> int:
+        tile = tile_bytes(problem, min(cache_rows, rows), min(cache_columns, columns), padded=False)
+        return workers * tile * 3 // 2  # an allocator keeps some of what the threads of a trial had
+
     def cut_for(route: Route, workers: int, limit: int) -> Cut | None:
         def budget(rows: int, columns: int) -> int:
-            tile = tile_bytes(problem, min(cache_rows, rows), min(cache_columns, columns), padded=False)
-            return limit - fixed_bytes(workers, limit) - workers * tile
+            return limit - fixed_bytes(workers, limit) - tiles(workers, rows, columns)
 
         return cut(
             route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
-            row_bytes=problem.padded_row_bytes, tile_rows=cache_rows, fill_slabs=workers, budget=budget,
+            row_bytes=problem.padded_row_bytes, tile_rows=cache_rows, tile_columns=cache_columns, fill_slabs=workers,
+            budget=budget,
         )  # fmt: skip
 
     def save_rows(workers: int, limit: int) -> int:
@@ -389,7 +393,7 @@ def spill(
         best = min(cuts, key=lambda found: spilled_seconds(problem, found, workers, cache_rows, rates))
         rows, columns, route = best.rows, best.columns, best.route
         thin = (min(cache_rows, rows), min(cache_columns, columns))
-        total = fixed_bytes(workers, memory_limit) + workers * tile_bytes(problem, *thin, padded=False) + best.bytes
+        total = fixed_bytes(workers, memory_limit) + tiles(workers, *thin) + best.bytes
         save = save_rows(workers, memory_limit)
         # files are whole chunks, the last one of a row of them too
         height, width = _whole(problem.shape[0], rows), _whole(problem.columns, columns)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from voxdask.windows import Chain, sweep
 
@@ -100,6 +100,7 @@ def cut(
     column_bytes: int,
     row_bytes: int,
     tile_rows: int,
+    tile_columns: int,
     fill_slabs: int,
     budget: Callable[[int, int], int],
 ) -> Cut | None:
@@ -114,8 +115,8 @@ def cut(
         Columns of a spectrum, and bytes of one that is as long as the first axis.
     row_bytes : int
         Bytes of a row of one field, with ghost layers.
-    tile_rows : int
-        Rows that are worked on at once.
+    tile_rows, tile_columns : int
+        What is worked on at once.
     fill_slabs : int
         Slabs of one field that are filled at once, before there is a window.
     budget : callable
@@ -130,11 +131,14 @@ def cut(
     most_rows = max(1, min(size // LEAST_PARTS, FILE_BYTES // row_bytes))
     most_columns = max(1, columns // LEAST_PARTS) if route.pencils else 1
 
-    def rows_fit(rows: int) -> bool:
+    def rows_fit(wide: int, rows: int) -> bool:
         held = max(window_bytes(route, size, rows), fill_slabs * rows * row_bytes)
-        return held <= budget(rows, 1)
+        return held <= budget(rows, wide)
 
-    rows = _largest(most_rows, rows_fit)
+    # thick slabs leave room for tiles of pencils as wide as they should be, if there is any
+    rows = _largest(most_rows, partial(rows_fit, min(tile_columns, most_columns))) or _largest(
+        most_rows, partial(rows_fit, 1)
+    )
     if rows == 0:
         return None
     rows -= rows % tile_rows if rows > tile_rows else 0  # whole tiles have the fewest rows around them
