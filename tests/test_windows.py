@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxdask.windows import AHEAD, ALIGNED, Chain, Link, Part, Sweep, Use, Width, domain_rows, slabs, sweep
+from voxdask.windows import AHEAD, ALIGNED, Chain, Link, Part, Sweep, Turn, Use, Width, domain_rows, slabs, sweep
 
 WIDTHS = st.tuples(st.integers(1, 3), st.integers(1, 99), st.integers(1, 99))
 
@@ -149,6 +149,22 @@ def test_slabs_are_whole_and_each_is_stored_once(chain: Chain, size: int, rows: 
     for stream in chain.loaded:
         parts = [part for turn in plan.turns for part in turn.loads if part.stream == stream and part.lo >= 0]
         assert len(parts) == len(set(parts))
+
+
+@settings(max_examples=200)
+@given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans())
+def test_whoever_fills_ghost_layers_is_alone_at_a_slab(chain: Chain, size: int, rows: int, periodic: bool) -> None:
+    """A link that reaches beyond its rows fills the ghost layers of what it reads, where that lies."""
+    turns = sweep(chain, size, min(rows, size), periodic).turns
+
+    def reads(turn: Turn) -> dict[int, int]:
+        return {use.stream: use.reach for use in chain.links[turn.link].uses}
+
+    for t, turn in enumerate(turns):
+        for other in turns[max(turn.after + 1, t - AHEAD, 0) : t]:
+            shared = reads(turn).keys() & reads(other).keys()
+            fills = [s for s in shared if reads(turn)[s]]
+            assert not fills or other.hi <= turn.lo or turn.hi <= other.lo
 
 
 def test_what_is_held_does_not_grow_with_the_axis() -> None:

@@ -100,7 +100,6 @@ def pad(
     time: float,
     out: Any,
     have: tuple[int, int] = (0, 0),
-    each: Callable[..., Any] = map,
 ) -> Any:
     """Rows [lo, hi) of a field with ghost layers on every side.
 
@@ -120,8 +119,6 @@ def pad(
         To be filled, of shape (hi - lo + 2 depth, n1 + 2 depth, ...).
     have : (int, int)
         Rows that are in `out` already, without ghost layers.
-    each : callable
-        Applies a function to every item of a list, such as the ``map`` of a pool of threads.
 
     Returns
     -------
@@ -144,7 +141,7 @@ def pad(
             ((_, piece),) = rows.pieces(ghost.source, ghost.source + 1)
             out[edges.layer(0, ghost.position)] = piece[0]
         edges.filled[0], outside = slice(None), []
-    edges.fill(depth, outside, each)
+    edges.fill(depth, outside)
     return out
 
 
@@ -221,7 +218,7 @@ class _Edges:
         self.origin = [depth - lo] + [depth] * (len(axes) - 1)
         self.filled = [rows, *(slice(depth, depth + axis.size) for axis in axes[1:])]
 
-    def fill(self, depth: int, outside: Sequence[Ghost], each: Callable[..., Any]) -> None:
+    def fill(self, depth: int, outside: Sequence[Ghost], each: Callable[..., Any] = map) -> None:
         """Fill all ghost layers, those of the first axis as they are given; rows of others are shared out by `each`."""
         self.hold()
         for a in _order(self.axes):

@@ -136,9 +136,8 @@ def cut(
         return held <= budget(rows, wide)
 
     # thick slabs leave room for tiles of pencils as wide as they should be, if there is any
-    rows = _largest(most_rows, partial(rows_fit, min(tile_columns, most_columns))) or _largest(
-        most_rows, partial(rows_fit, 1)
-    )
+    widths = (min(tile_columns, most_columns), 1)
+    rows = next((fit for wide in widths if (fit := _largest(most_rows, partial(rows_fit, wide)))), 0)
     if rows == 0:
         return None
     rows -= rows % tile_rows if rows > tile_rows else 0  # whole tiles have the fewest rows around them

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial, wraps
@@ -110,7 +110,9 @@ class StreamedFields(Deferred):
                     halo.hold(rows, lo, self.system.axes, time)
                 stream.storage.write(name, lo, out)
 
-        self._each(lambda bounds: work(*bounds), self.slabs)
+        each = self._threads.map if self.like is None else map
+        for _ in each(work, *zip(*self.slabs, strict=True)):
+            pass
         return StreamedState(stream)
 
     def rows_of(self, state: StreamedState, name: str, lo: int, hi: int) -> Any:
@@ -354,11 +356,3 @@ class StreamedFields(Deferred):
         count = max(math.ceil(size / width), math.ceil(self.plan.threads / 2)) if self.like is None else parts
         count = min(size, count)
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))
-
-    def _map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
-        """Apply a function to every item, on threads; on a device in the stream that all of a turn is in."""
-        return self._threads.map(work, items) if self.like is None else map(work, items)
-
-    def _each(self, work: Callable[[tuple[int, int]], None], ranges: Sequence[tuple[int, int]]) -> None:
-        for _ in self._map(work, ranges):
-            pass

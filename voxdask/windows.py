@@ -14,6 +14,7 @@ other end; the first rows of every stream are kept until the end, where they fol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -233,11 +234,11 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
     margins, streams = chain.margins(periodic)
     order = sorted(
         (lo // rows + behind, i, lo, hi)
-        for i, behind in enumerate(lags(chain, rows))
+        for i, behind in enumerate(_lags(chain, rows))
         for lo, hi in slabs(-margins[i], size, rows)
     )
     known, last = dict[tuple[int, int], Part](), dict[Part, int]()
-    ready, reached = dict[Part, int](), dict[Part, int]()
+    ready, used = dict[Part, int](), dict[Part, int]()
     loads: list[list[Part]] = [[] for _ in order]
     makes: list[tuple[Part, ...]] = []
     after: list[int] = []
@@ -252,9 +253,10 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
                     loads[t].append(part)
                 last[part] = t
                 needed = max(needed, ready.get(part, -1))
-            if reach:  # ghost layers are filled in place: nobody else may be at them
-                mine = known[stream, max(lo // rows * rows, -streams[stream])]
-                needed, reached[mine] = max(needed, reached.get(mine, -1)), t
+            mine = known[stream, max(lo // rows * rows, -streams[stream])]
+            if reach:  # ghost layers are filled, and given nodes set, in place: nobody else may be at that slab
+                needed = max(needed, used.get(mine, -1))
+            used[mine] = t
             if hi + reach > size:  # the first rows follow the last
                 heads = (ready.get(known[stream, a], -1) for a, _ in slabs(0, min(streams[stream], size), rows))
                 needed = max([needed, *heads])
@@ -273,7 +275,7 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
     return Sweep(tuple(turns), tuple(min(margin, size) for margin in streams), chain, rows)
 
 
-def lags(chain: Chain, rows: int) -> list[int]:
+def _lags(chain: Chain, rows: int) -> list[int]:
     """How many slabs each link is behind the first: one more than what it reads was made at.
 
     Each is behind the one before at least: storage may pass from a stream to one that a later link makes.
@@ -281,8 +283,10 @@ def lags(chain: Chain, rows: int) -> list[int]:
     found: list[int] = []
     makers = {stream: i for i, link in enumerate(chain.links) for stream in link.makes}
     for link in chain.links:
-        reaches = [(makers[s], reach) for s, reach in link.uses if s in makers]
-        found.append(max([0, *(lag + 1 for lag in found[-1:]), *(found[i] + 1 - (-r // rows) for i, r in reaches)]))
+        made = (found[makers[s]] + math.ceil(reach / rows) + 1 for s, reach in link.uses if s in makers)
+        found.append(max(made, default=0))
+        if len(found) > 1:
+            found[-1] = max(found[-1], found[-2] + 1)
     return found
 
 
