@@ -20,6 +20,7 @@ import xarray as xr
 
 import voxdask as vd
 from voxdask import backend, kernels, planning
+from voxdask.windows import AHEAD
 
 hypothesis.settings.register_profile(
     "voxdask",
@@ -58,14 +59,14 @@ THIN, THICK, DEEP = 1, 2, 3
 @pytest.fixture(autouse=True)
 def small_runs_spill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan a run under one of the limits above as what it stands for; real ones are far larger."""
-    depths = itertools.count()
+    depths, aheads = itertools.count(), itertools.cycle([AHEAD, 0])
 
     def make_plan(problem: planning.Problem, *, memory_limit: int, threads: int, **options: Any) -> planning.Plan:
         if memory_limit not in (THIN, THICK, DEEP):
             return planning.make_plan(problem, memory_limit=memory_limit, threads=threads, **options)
         routes = options["routes"]()
         route = routes[next(depths) % len(routes)] if memory_limit == DEEP else routes[-1]
-        plan = planning.spill(problem, 1 << 50, threads, 0, [route])
+        plan = replace(planning.spill(problem, 1 << 50, threads, 0, [route]), ahead=next(aheads))
         if memory_limit == THIN:
             plan = replace(plan, slab_rows=1, pencil_columns=1, chunk_rows=1, save_rows=1, rows=1, columns=1)
         return replace(plan, memory_limit=1 << 50)

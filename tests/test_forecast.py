@@ -21,7 +21,7 @@ from voxdask.planning import Plan, Problem, make_plan
 from voxdask.spilling import Route
 from voxdask.windows import Chain, Link, Use
 
-NOTHING = Rates(evaluate=0, around=0, forward=0, finish=0, add=0, through=0, moved=0, turn=0)
+NOTHING = Rates(evaluate=0, around=0, forward=0, finish=0, add=0, through=0, moved=0, turn=0, file=0)
 
 #: 60 rows of 8 x 10 voxels in float32, one field, halo 2; a spectrum has 8 columns of 6 modes.
 PROBLEM = Problem((60, 8, 10), 4, 1, 0, 1, 2, 1, 1, 8, 6 * 8)

@@ -56,7 +56,7 @@ class Log:
             try:
                 pipeline(
                     io, COUNT, self.ahead, begin=begin, end=end, after=self.after,
-                    **{name: partial(self.note, name) for name in ("take", "load", "store", "stored")},
+                    **{name: partial(self.note, name) for name in ("take", "load", "store", "stored", "drop")},
                 )  # fmt: skip
             finally:
                 shared.give_up()
@@ -69,10 +69,11 @@ def test_every_item_goes_through_all_stages_in_order(ahead: int) -> None:
     events = Log(ahead).run()
     at = {event: place for place, event in enumerate(events)}
     for k in range(COUNT):
-        stages = [at[what, k] for what in ("take", "load", "begin", "prepare", "work", "end", "store", "stored")]
+        stages = [at[what, k] for what in ("take", "load", "begin", "prepare", "work", "end", "drop", "store", "stored")]
         assert stages == sorted(stages)
+        assert k == 0 or at["stored", k - 1] < at["drop", k]  # what one makes the next may be the last to need
         assert events.count(("work", k)) == 4
-    for what in ("take", "load", "begin", "end", "store", "stored"):
+    for what in ("take", "load", "begin", "end", "drop", "store", "stored"):
         assert [k for name, k in events if name == what] == list(range(COUNT))
 
 

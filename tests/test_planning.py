@@ -78,8 +78,8 @@ def check(plan: planning.Plan, limit: int, threads: int) -> None:
     assert (plan.disk_bytes > 0) == (plan.tier == "spilled")
     if plan.tier == "spilled":
         route = next(r for r in routes(problem) if r.depth == plan.depth)
-        held = window_bytes(route, size, plan.slab_rows), pencil_bytes(
-            route, size * problem.mode_bytes, plan.pencil_columns
+        held = window_bytes(route, size, plan.slab_rows, plan.ahead), pencil_bytes(
+            route, size * problem.mode_bytes, plan.pencil_columns, plan.ahead
         )
         assert max(held) <= plan.hand_bytes <= plan.memory_bytes - planning.OVERHEAD_BYTES
         assert plan.batch == route.steps

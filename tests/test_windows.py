@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from voxdask.windows import AHEAD, ALIGNED, Chain, Link, Part, Sweep, Turn, Use, Width, domain_rows, slabs, sweep
 
+AHEADS = st.sampled_from([0, AHEAD])
 WIDTHS = st.tuples(st.integers(1, 3), st.integers(1, 99), st.integers(1, 99))
 
 
@@ -81,7 +82,7 @@ class Machine:
 
         self._load(plan, plan.turns[0].loads)
         for t, turn in enumerate(plan.turns):
-            end_until(t - AHEAD)
+            end_until(t - plan.ahead)
             if t + 1 < len(plan.turns):
                 self._load(plan, plan.turns[t + 1].loads)
             assert turn.after < t
@@ -124,9 +125,9 @@ class Machine:
 
 
 @settings(max_examples=300)
-@given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans())
-def test_every_chain_gives_what_whole_arrays_give(chain: Chain, size: int, rows: int, periodic: bool) -> None:
-    plan = sweep(chain, size, min(rows, size), periodic)
+@given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans(), AHEADS)
+def test_every_chain_gives_what_arrays_give(chain: Chain, size: int, rows: int, periodic: bool, ahead: int) -> None:
+    plan = sweep(chain, size, min(rows, size), periodic, ahead)
     machine, expected = Machine(chain, size, periodic), values(chain, size, periodic)
     most: Counter[int] = Counter()
     for held in machine.run(plan):
@@ -139,10 +140,10 @@ def test_every_chain_gives_what_whole_arrays_give(chain: Chain, size: int, rows:
 
 
 @settings(max_examples=100)
-@given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans())
-def test_slabs_are_whole_and_each_is_stored_once(chain: Chain, size: int, rows: int, periodic: bool) -> None:
+@given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans(), AHEADS)
+def test_whole_slabs_are_stored_once(chain: Chain, size: int, rows: int, periodic: bool, ahead: int) -> None:
     rows = min(rows, size)
-    plan = sweep(chain, size, rows, periodic)
+    plan = sweep(chain, size, rows, periodic, ahead)
     for stream in chain.stored:
         parts = sorted(part for turn in plan.turns for part in turn.stores if part.stream == stream)
         assert [(part.lo, part.hi) for part in parts] == slabs(0, size, rows)
@@ -152,16 +153,16 @@ def test_slabs_are_whole_and_each_is_stored_once(chain: Chain, size: int, rows: 
 
 
 @settings(max_examples=200)
-@given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans())
-def test_whoever_fills_ghost_layers_is_alone_at_a_slab(chain: Chain, size: int, rows: int, periodic: bool) -> None:
+@given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans(), AHEADS)
+def test_whoever_fills_ghosts_is_alone(chain: Chain, size: int, rows: int, periodic: bool, ahead: int) -> None:
     """A link that reaches beyond its rows fills the ghost layers of what it reads, where that lies."""
-    turns = sweep(chain, size, min(rows, size), periodic).turns
+    turns = sweep(chain, size, min(rows, size), periodic, ahead).turns
 
     def reads(turn: Turn) -> dict[int, int]:
         return {use.stream: use.reach for use in chain.links[turn.link].uses}
 
     for t, turn in enumerate(turns):
-        for other in turns[max(turn.after + 1, t - AHEAD, 0) : t]:
+        for other in turns[max(turn.after + 1, t - ahead, 0) : t]:
             shared = reads(turn).keys() & reads(other).keys()
             fills = [s for s in shared if reads(turn)[s]]
             assert not fills or other.hi <= turn.lo or turn.hi <= other.lo

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from voxdask.windows import Chain
 
-#: The share of the time in which a thread works: at the end of every sweep some wait for the others.
-_AT_WORK = 0.97
+#: The share of the time in which a thread works: some wait at the end of every slab, or of a sweep if they go ahead.
+_AT_WORK, _AT_WORK_AHEAD = 0.9, 0.97
+#: Seconds beside a turn, and for a file, that are not measured anew.
+TURN, FILE = 3e-4, 5e-5
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Rates:
         A byte to or from storage.
     turn : float
         Seconds that a turn of a sweep takes beside, in which not all threads work.
+    file : float
+        To open a file of a crossing of slabs and pencils, and find the place in it.
     """
 
     evaluate: float
@@ -42,6 +46,7 @@ class Rates:
     through: float
     moved: float
     turn: float
+    file: float
 
 
 def nominal(row_voxels: int, column_voxels: int, fields: int, stages: int, halo: int) -> Rates:
@@ -55,11 +60,23 @@ def nominal(row_voxels: int, column_voxels: int, fields: int, stages: int, halo:
         add=0.6 * ns,
         through=3.8e-9 * column_voxels,
         moved=0.2e-9,
-        turn=3e-4,
+        turn=TURN,
+        file=FILE,
     )
 
 
-def sweep_seconds(chain: Chain, size: int, rows: int, tile_rows: int, threads: int, rates: Rates) -> float:
+def at_each(threads: int, ahead: int) -> int:
+    """Threads that are at each slab or pencil: all of them, or half where two are worked on at once."""
+    return math.ceil(threads / 2) if ahead else threads
+
+
+def _at_work(ahead: int) -> float:
+    return _AT_WORK_AHEAD if ahead else _AT_WORK
+
+
+def sweep_seconds(
+    chain: Chain, size: int, rows: int, tile_rows: int, threads: int, rates: Rates, ahead: int = 0
+) -> float:
     """Seconds of a sweep over rows that are streamed.
 
     Parameters
@@ -71,8 +88,10 @@ def sweep_seconds(chain: Chain, size: int, rows: int, tile_rows: int, threads: i
         Thickness of a slab and of a tile.
     threads : int
     rates : Rates
+    ahead : int
+        Slabs under way when another is begun.
     """
-    tile = min(tile_rows, math.ceil(rows / math.ceil(threads / 2)))  # two slabs are under way at once
+    tile = min(tile_rows, math.ceil(rows / at_each(threads, ahead)))
     work = 0.0
     for link in chain.links:
         if link.work in ("advance", "forward"):
@@ -84,11 +103,18 @@ def sweep_seconds(chain: Chain, size: int, rows: int, tile_rows: int, threads: i
     turns, moved = len(chain.links) * math.ceil(size / rows), chain.traffic * rates.moved
     # while the first slab is read and the last one is written, nothing else is to be done
     ends = moved * rows / 2
-    return size * (work + moved) / (_AT_WORK * threads) + turns * rates.turn + ends
+    return size * (work + moved) / (_at_work(ahead) * threads) + turns * rates.turn + ends
 
 
 def pencils_seconds(
-    transforms: Sequence[tuple[int, int]], columns: int, column_bytes: int, wide: int, threads: int, rates: Rates
+    transforms: Sequence[tuple[int, int]],
+    columns: int,
+    column_bytes: int,
+    wide: int,
+    slabs: int,
+    threads: int,
+    rates: Rates,
+    ahead: int = 0,
 ) -> float:
     """Seconds of transforms along the first axis, of spectra that are streamed.
 
@@ -100,12 +126,18 @@ def pencils_seconds(
         Columns of a spectrum of all fields, and bytes of one.
     wide : int
         Columns of a pencil.
+    slabs : int
+        What the first axis is cut into.
     threads : int
     rates : Rates
+    ahead : int
+        Slabs under way when another is begun.
     """
     seconds = 0.0
     for read, written in transforms:
         moved = (read + written) * column_bytes * rates.moved
-        seconds += columns * (rates.through + moved) / (_AT_WORK * threads) + moved * wide / 2
-        seconds += math.ceil(columns / wide) * rates.turn
+        seconds += columns * (rates.through + moved) / (_at_work(ahead) * threads) + moved * wide / 2
+        pencils = math.ceil(columns / wide)
+        # every crossing is written by a slab, read and written by a pencil, and read by a slab
+        seconds += pencils * (rates.turn + 4 * slabs * rates.file / threads)
     return seconds

@@ -95,7 +95,8 @@ def plan_on_device(
         every = (
             cut(
                 route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
-                row_bytes=problem.padded_row_bytes, tile_rows=1, tile_columns=1, fill_slabs=1, budget=budget,
+                row_bytes=problem.padded_row_bytes, tile_rows=1, tile_columns=1, fill_slabs=1,
+                ahead=0, budget=budget,
             )
             for route in routes
         )  # fmt: skip

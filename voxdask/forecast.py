@@ -33,7 +33,7 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
     Plan
     """
     if plan.tier == "spilled":
-        cut = Cut(_route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes)
+        cut = Cut(_route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead)
         seconds = spilled_seconds(plan.problem, cut, plan.threads, plan.rows, rates)
         return replace(with_traffic(plan, routes), step_seconds=seconds)
     route = routes[0]

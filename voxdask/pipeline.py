@@ -19,6 +19,7 @@ def pipeline(
     end: Callable[[int], None],
     store: Callable[[int], None],
     stored: Callable[[int], None],
+    drop: Callable[[int], None] = lambda k: None,
     after: Callable[[int], int] = lambda k: -1,
 ) -> None:
     """Load, work and store, one item after the other, so that the next is loaded and the last stored meanwhile.
@@ -36,6 +37,8 @@ def pipeline(
         What the executor is given.
     begin, end : callable
         What is called here to have an item worked on, and to wait until it is.
+    drop : callable
+        What is called here when an item's work has ended and the items before are stored, before it is itself.
     after : callable
         ``after(k)`` is the last item that must have ended before item k is begun.
     """
@@ -49,6 +52,7 @@ def pipeline(
         if storing is not None:
             storing.result()
             stored(ended - 1)
+        drop(ended)
         storing = io.submit(store, ended)
         ended += 1
 

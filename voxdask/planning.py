@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal
 from voxdask.costs import Rates, nominal, pencils_seconds, sweep_seconds
 from voxdask.spilling import Cut, Route, cut
 from voxdask.units import format_bytes, format_seconds
-from voxdask.windows import Width
+from voxdask.windows import AHEAD, Width
 
 Tier = Literal["block", "chunked", "streamed", "spilled"]
 
@@ -146,6 +147,8 @@ class Plan:
         Most evaluations of the right-hand side in one sweep.
     batch : int
         Steps that are taken before a state is asked for.
+    ahead : int
+        Slabs of a streamed run under way when another is begun.
     hand_bytes : int
         Of the rows and pencils that a streamed run has at hand.
     chunk_rows, save_rows : int
@@ -183,6 +186,7 @@ class Plan:
     traffic_bytes: int | None = None
     step_seconds: float | None = None
     device_bytes: int = 0
+    ahead: int = 0
 
     @property
     def on_device(self) -> bool:
@@ -367,16 +371,16 @@ def spill(
 
     def tiles(workers: int, rows: int, columns: int) -> int:
         tile = tile_bytes(problem, min(cache_rows, rows), min(cache_columns, columns), padded=False)
-        return workers * tile * 3 // 2  # an allocator keeps some of what the threads of a trial had
+        return workers * tile * 5 // 4  # an allocator keeps some of what the threads of a trial had
 
-    def cut_for(route: Route, workers: int, limit: int) -> Cut | None:
+    def cut_for(route: Route, workers: int, limit: int, ahead: int = 0) -> Cut | None:
         def budget(rows: int, columns: int) -> int:
             return limit - fixed_bytes(workers, limit) - tiles(workers, rows, columns)
 
         return cut(
             route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
             row_bytes=problem.padded_row_bytes, tile_rows=cache_rows, tile_columns=cache_columns, fill_slabs=workers,
-            budget=budget,
+            ahead=ahead, budget=budget,
         )  # fmt: skip
 
     def save_rows(workers: int, limit: int) -> int:
@@ -387,7 +391,8 @@ def spill(
         return OVERHEAD_BYTES + workers * SAVE_SLABS * save_rows(workers, limit) * problem.row_bytes
 
     for workers in range(threads, 0, -1):
-        cuts = [found for route in routes if (found := cut_for(route, workers, memory_limit))]
+        ways = itertools.product(routes, (AHEAD, 0) if workers > 1 else (0,))
+        cuts = [found for route, ahead in ways if (found := cut_for(route, workers, memory_limit, ahead))]
         if not cuts:
             continue
         best = min(cuts, key=lambda found: spilled_seconds(problem, found, workers, cache_rows, rates))
@@ -403,7 +408,7 @@ def spill(
         reason = f"{format_bytes(in_memory)} would not fit into {format_bytes(memory_limit)}"
         return Plan(
             "spilled", problem, workers, *thin, rows, columns, route.depth, route.steps, best.bytes, save, save, total,
-            disk, memory_limit, reason,
+            disk, memory_limit, reason, ahead=best.ahead,
         )  # fmt: skip
     power = next(1 << k for k in range(20, 63) if any(cut_for(route, 1, 1 << k) for route in routes))
     needed = least(power // 2, power, lambda limit: any(cut_for(route, 1, limit) for route in routes))
@@ -418,10 +423,14 @@ def spilled_seconds(problem: Problem, found: Cut, threads: int, tile_rows: int, 
     """What a step along a route costs."""
     rates, route = rates or problem.nominal_rates, found.route
     seconds = sum(
-        sweep_seconds(chain, problem.shape[0], found.rows, tile_rows, threads, rates) for chain in route.chains
+        sweep_seconds(chain, problem.shape[0], found.rows, tile_rows, threads, rates, found.ahead)
+        for chain in route.chains
     )
     columns = problem.fields * problem.columns
-    seconds += pencils_seconds(route.pencils, columns, problem.column_bytes, found.columns, threads, rates)
+    slabs = math.ceil(problem.shape[0] / found.rows)
+    seconds += pencils_seconds(
+        route.pencils, columns, problem.column_bytes, found.columns, slabs, threads, rates, found.ahead
+    )
     return seconds / route.steps
 
 

@@ -15,10 +15,6 @@ from voxdask.windows import Chain, sweep
 FILE_BYTES = 64 << 20
 #: Slabs and pencils that a sweep is cut into at the least, so that reading, work and writing overlap.
 LEAST_PARTS = 6
-#: Pencils that may be under way when another is begun.
-PENCILS_AHEAD = 1
-#: Pencils at hand at once.
-PENCILS = PENCILS_AHEAD + 3
 
 
 @dataclass(frozen=True)
@@ -63,33 +59,46 @@ class Cut:
         Thickness of a slab and width of a pencil.
     bytes : int
         Of the rows and pencils at hand.
+    ahead : int
+        Slabs under way when another is begun.
     """
 
     route: Route
     rows: int
     columns: int
     bytes: int
+    ahead: int
 
 
 @lru_cache(maxsize=1024)
-def _peak_bytes(chain: Chain, size: int, rows: int) -> int:
-    return sweep(chain, size, rows, periodic=True).peak_bytes
+def _peak_bytes(chain: Chain, size: int, rows: int, ahead: int) -> int:
+    return sweep(chain, size, rows, periodic=True, ahead=ahead).peak_bytes
 
 
-def window_bytes(route: Route, size: int, rows: int) -> int:
+def window_bytes(route: Route, size: int, rows: int, ahead: int) -> int:
     """Most bytes of rows that a route holds at once, along an axis of any kind."""
     peak = 0
     for chain in route.all_chains:
         reach = sum(link.reach for link in chain.links)
         # beyond so many rows the window only moves on
         enough = min(size, rows * (4 * len(chain.links) + LEAST_PARTS) + 2 * reach)
-        peak = max(peak, _peak_bytes(chain, enough, min(rows, enough)))
+        peak = max(peak, _peak_bytes(chain, enough, min(rows, enough), ahead))
     return peak
 
 
-def pencil_bytes(route: Route, column_bytes: int, columns: int) -> int:
-    """Bytes of the pencils that a route holds at once: one on its way in, those at work, one on its way out."""
-    return PENCILS * max((max(pair) for pair in route.pencils), default=0) * columns * column_bytes
+def pencils_ahead(ahead: int) -> int:
+    """Pencils under way when another is begun: they are so wide that all threads are at one."""
+    return min(ahead, 1)
+
+
+def pencils_held(ahead: int) -> int:
+    """Pencils at hand at once: one on its way in, those at work, one on its way out."""
+    return pencils_ahead(ahead) + 3
+
+
+def pencil_bytes(route: Route, column_bytes: int, columns: int, ahead: int) -> int:
+    """Bytes of the pencils that a route holds at once."""
+    return pencils_held(ahead) * max((max(pair) for pair in route.pencils), default=0) * columns * column_bytes
 
 
 def cut(
@@ -102,6 +111,7 @@ def cut(
     tile_rows: int,
     tile_columns: int,
     fill_slabs: int,
+    ahead: int,
     budget: Callable[[int, int], int],
 ) -> Cut | None:
     """The thickest slabs and widest pencils of a route under a limit.
@@ -119,6 +129,8 @@ def cut(
         What is worked on at once.
     fill_slabs : int
         Slabs of one field that are filled at once, before there is a window.
+    ahead : int
+        Slabs under way when another is begun.
     budget : callable
         ``budget(rows, columns)`` gives the bytes that are left for what is at hand beside tiles of that size.
 
@@ -132,7 +144,7 @@ def cut(
     most_columns = max(1, columns // LEAST_PARTS) if route.pencils else 1
 
     def rows_fit(wide: int, rows: int) -> bool:
-        held = max(window_bytes(route, size, rows), fill_slabs * rows * row_bytes)
+        held = max(window_bytes(route, size, rows, ahead), fill_slabs * rows * row_bytes)
         return held <= budget(rows, wide)
 
     # thick slabs leave room for tiles of pencils as wide as they should be, if there is any
@@ -141,13 +153,15 @@ def cut(
     if rows == 0:
         return None
     rows -= rows % tile_rows if rows > tile_rows else 0  # whole tiles have the fewest rows around them
-    at_hand = max(window_bytes(route, size, rows), fill_slabs * rows * row_bytes)
+    at_hand = max(window_bytes(route, size, rows, ahead), fill_slabs * rows * row_bytes)
 
     def columns_fit(wide: int) -> bool:
-        return max(at_hand, pencil_bytes(route, column_bytes, wide)) <= budget(rows, wide)
+        return max(at_hand, pencil_bytes(route, column_bytes, wide, ahead)) <= budget(rows, wide)
 
     wide = _largest(most_columns, columns_fit)
-    return Cut(route, rows, wide, max(at_hand, pencil_bytes(route, column_bytes, wide))) if wide else None
+    if wide == 0:
+        return None
+    return Cut(route, rows, wide, max(at_hand, pencil_bytes(route, column_bytes, wide, ahead)), ahead)
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 
 from voxdask import backend, halo, passes, tiles, windows
 from voxdask.at_hand import Window, view
+from voxdask.costs import at_each
 from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream, StreamedState, Sum
 from voxdask.halo import ArrayRows
 from voxdask.kernels import Filter, Update, update_of
@@ -27,12 +28,12 @@ from voxdask.pencil import split
 from voxdask.pipeline import SharedOut, at_once, pipeline
 from voxdask.planning import DEVICE_SUMS, Plan
 from voxdask.recycler import pages
-from voxdask.spilling import PENCILS, PENCILS_AHEAD
+from voxdask.spilling import pencils_ahead, pencils_held
 from voxdask.steppers.base import Terms
 from voxdask.storage import Rows, Spectra
 from voxdask.system import SUM, Operators, System, saved_by
 from voxdask.tiles import Workspace
-from voxdask.windows import AHEAD, Chain, Turn, Width, aligned, domain_rows
+from voxdask.windows import Chain, Turn, Width, aligned, domain_rows
 
 
 class StreamedFields(Deferred):
@@ -139,7 +140,7 @@ class StreamedFields(Deferred):
     def run(self, links: Sequence[Link], streams: Sequence[Stream], chain: Chain) -> None:
         """Run a chain in one sweep."""
         size, periodic = self.system.grid.shape[0], self.system.axes[0].periodic
-        sweep = self._sweep(chain, size, self.plan.slab_rows, periodic)
+        sweep = self._sweep(chain, size, self.plan.slab_rows, periodic, self.plan.ahead)
         window = Window(self.system, self.operators.program.halo, streams, sweep, self._memory_of(sweep.peak_bytes))
         turns = sweep.turns
 
@@ -160,6 +161,8 @@ class StreamedFields(Deferred):
         def end(t: int) -> None:
             shared.end(t)
             window.keep_heads(turns[t].makes)
+
+        def drop(t: int) -> None:
             window.drop(part for part in turns[t].drops if part not in turns[t].stores)
 
         @self._beside
@@ -173,8 +176,8 @@ class StreamedFields(Deferred):
 
         with self._sharing_out() as shared:
             pipeline(
-                self._io, len(turns), AHEAD, take=lambda t: window.take(turns[t].loads), load=load, begin=begin,
-                end=end, store=store, stored=stored, after=lambda t: turns[t].after,
+                self._io, len(turns), sweep.ahead, take=lambda t: window.take(turns[t].loads), load=load, begin=begin,
+                end=end, store=store, stored=stored, drop=drop, after=lambda t: turns[t].after,
             )  # fmt: skip
 
     def transform(self, filters: Sequence[Filter], t: float, dt: float, saved: int) -> None:
@@ -184,14 +187,15 @@ class StreamedFields(Deferred):
         multiply = dict(zip(self.system.fields, filters, strict=True))
         held: dict[int, list[Any]] = {}
         one = aligned(self.plan.problem.column_bytes * self.plan.pencil_columns)
-        memory = self._memory_of(PENCILS * (1 + count) * one)
+        pencils = pencils_held(self.plan.ahead)
+        memory = self._memory_of(pencils * (1 + count) * one)
 
         def take(k: int) -> None:
             start, stop = self.pencils[items[k][0]]
             rest = (stop - start, *transform.spectrum_shape[2:])
             modes = [((transform.modes_shape[0], *rest), transform.modes_dtype)] * count
             kinds = [((transform.spectrum_shape[0], *rest), transform.spectrum_dtype), *modes]
-            first = k % PENCILS * len(kinds)
+            first = k % pencils * len(kinds)
             held[k] = [view(memory, (first + n) * one, *kind) for n, kind in enumerate(kinds)]
 
         @self._beside
@@ -235,8 +239,8 @@ class StreamedFields(Deferred):
 
         with self._sharing_out() as shared:
             pipeline(
-                self._io, len(items), PENCILS_AHEAD, take=take, load=load, begin=begin, end=end, store=store,
-                stored=stored,
+                self._io, len(items), pencils_ahead(self.plan.ahead), take=take, load=load, begin=begin, end=end,
+                store=store, stored=stored,
             )  # fmt: skip
 
     @contextmanager
@@ -349,10 +353,10 @@ class StreamedFields(Deferred):
             link.sums[name, lo] = tiles.square_sums(total, states, link.atol, link.rtol)
 
     def _shares(self, size: int, width: int, parts: int = 1) -> list[tuple[int, int]]:
-        """Ranges about as wide as each other, of at most `width`; on a device there are as many `parts`.
+        """Ranges about as wide as each other: of at most `width`, as many for one thread as for another.
 
-        Two slabs or pencils are under way at once, so that half of the threads can be at each.
+        On a device there are as many `parts`.
         """
-        count = max(math.ceil(size / width), math.ceil(self.plan.threads / 2)) if self.like is None else parts
-        count = min(size, count)
+        threads = at_each(self.plan.threads, self.plan.ahead)
+        count = min(size, threads * math.ceil(size / (threads * width)) if self.like is None else parts)
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))

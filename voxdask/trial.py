@@ -17,7 +17,7 @@ import psutil
 
 from voxdask import backend
 from voxdask.block import BlockFields, BlockState
-from voxdask.costs import Rates
+from voxdask.costs import FILE, TURN, Rates
 from voxdask.kernels import Filter
 from voxdask.planning import Plan
 from voxdask.prepare import Prepared
@@ -120,7 +120,8 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.P
         add=threads * per["sum"],
         through=threads * _column_seconds(prepared.system, plan, tried) if tried.filters else 0.0,
         moved=_disk_seconds(folder, plan) if folder is not None else 0.0,
-        turn=3e-4,
+        turn=TURN,
+        file=FILE,
     )
 
 

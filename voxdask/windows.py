@@ -5,8 +5,9 @@ from rows of others, in place or reaching a few rows beyond. All links go over t
 behind the one before, so that what a link makes is used while it is still at hand, and what nobody needs
 afterwards is never stored. Rows come in *slabs*; a :class:`Turn` is what one link does to one slab.
 
-Turns are begun in order, and up to :data:`AHEAD` are under way before one that is begun; so links keep a slab more
-between them than their reach takes, and a turn says which others must have ended.
+Turns are begun in order. With a sweep that goes *ahead* some are still under way when another is begun, so that threads
+need not wait for each other: then links keep a slab more between them than their reach takes, and a turn says which
+others must have ended. That takes memory, so slabs are thinner than those of turns one at a time.
 
 Along a periodic axis rows go on beyond both ends: rows below 0 are made first, apart, from what is stored at the
 other end; the first rows of every stream are kept until the end, where they follow the last ones.
@@ -24,7 +25,7 @@ Work = Literal["advance", "forward", "finish", "sum"]
 
 #: Arrays begin at whole multiples of so many bytes.
 ALIGNED = 64
-#: Turns that may be under way when another is begun: one that is worked on, and one that threads go on to.
+#: Turns under way when another is begun, in a sweep that goes ahead: one that is worked on, one that threads go on to.
 AHEAD = 2
 
 
@@ -155,12 +156,15 @@ class Sweep:
     chain : Chain
     rows : int
         Thickness of a slab.
+    ahead : int
+        Turns that may be under way when another is begun.
     """
 
     turns: tuple[Turn, ...]
     heads: tuple[int, ...]
     chain: Chain
     rows: int
+    ahead: int
 
     def slot_bytes(self, stream: int) -> int:
         """Bytes that a slab of a stream takes, ghost rows and all."""
@@ -181,8 +185,8 @@ class Sweep:
         late: list[Part] = []
         change(self.turns[0].loads if self.turns else (), 1)
         for t, turn in enumerate(self.turns):
-            if t > AHEAD:  # of what ended, the last turn's is being written
-                ended = self.turns[t - AHEAD - 1]
+            if t > self.ahead:  # of what ended, the last turn's is being written
+                ended = self.turns[t - self.ahead - 1]
                 change(late, -1)
                 change((part for part in ended.drops if part not in ended.stores), -1)
                 late = [part for part in ended.drops if part in ended.stores]
@@ -207,7 +211,7 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNED) * ALIGNED
 
 
-def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
+def sweep(chain: Chain, size: int, rows: int, periodic: bool, ahead: int = AHEAD) -> Sweep:
     """Put the turns of a chain in order.
 
     Parameters
@@ -218,6 +222,8 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
     rows : int
         Thickness of a slab.
     periodic : bool
+    ahead : int
+        Turns that may be under way when another is begun.
 
     Returns
     -------
@@ -234,7 +240,7 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
     margins, streams = chain.margins(periodic)
     order = sorted(
         (lo // rows + behind, i, lo, hi)
-        for i, behind in enumerate(_lags(chain, rows))
+        for i, behind in enumerate(_lags(chain, rows, apart=1 if ahead else 0))
         for lo, hi in slabs(-margins[i], size, rows)
     )
     known, last = dict[tuple[int, int], Part](), dict[Part, int]()
@@ -272,21 +278,21 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool) -> Sweep:
         Turn(i, lo, hi, tuple(loads[t]), makes[t], _stored(makes[t], chain.stored), tuple(drops[t]), after[t])
         for t, (_, i, lo, hi) in enumerate(order)
     ]
-    return Sweep(tuple(turns), tuple(min(margin, size) for margin in streams), chain, rows)
+    return Sweep(tuple(turns), tuple(min(margin, size) for margin in streams), chain, rows, ahead)
 
 
-def _lags(chain: Chain, rows: int) -> list[int]:
-    """How many slabs each link is behind the first: one more than what it reads was made at.
+def _lags(chain: Chain, rows: int, apart: int) -> list[int]:
+    """How many slabs each link is behind the first: so many more than where what it reads was made.
 
-    Each is behind the one before at least: storage may pass from a stream to one that a later link makes.
+    None is before an earlier one: storage may pass from a stream to one that a later link makes.
     """
     found: list[int] = []
     makers = {stream: i for i, link in enumerate(chain.links) for stream in link.makes}
     for link in chain.links:
-        made = (found[makers[s]] + math.ceil(reach / rows) + 1 for s, reach in link.uses if s in makers)
+        made = (found[makers[s]] + math.ceil(reach / rows) + apart for s, reach in link.uses if s in makers)
         found.append(max(made, default=0))
         if len(found) > 1:
-            found[-1] = max(found[-1], found[-2] + 1)
+            found[-1] = max(found[-1], found[-2] + apart)
     return found
 
 
