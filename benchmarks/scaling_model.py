@@ -18,8 +18,8 @@ from pathlib import Path
 
 #: Bytes of a value; ghost layers; share of the transforms in a step of 256^3 voxels.
 VALUE, HALO, TRANSFORMS = 4, 2, 0.75
-#: Rows of the field that a spilled run needs memory for at the least, on one thread: what `vd.plan` says at 4096^3.
-LEAST_ROWS = 72
+#: Rows of the field that a spilled run needs memory for at the least: what `vd.plan` says at 4096^3.
+LEAST_ROWS = 55
 #: Seconds of the scheduler for a task, which no number of workers shortens: a round number of Dask's documentation.
 TASK = 1e-3
 

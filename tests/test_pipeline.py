@@ -69,7 +69,7 @@ def test_every_item_goes_through_all_stages_in_order(ahead: int) -> None:
     events = Log(ahead).run()
     at = {event: place for place, event in enumerate(events)}
     for k in range(COUNT):
-        stages = [at[what, k] for what in ("take", "load", "begin", "prepare", "work", "end", "drop", "store", "stored")]
+        stages = [at[w, k] for w in ("take", "load", "begin", "prepare", "work", "end", "drop", "store", "stored")]
         assert stages == sorted(stages)
         assert k == 0 or at["stored", k - 1] < at["drop", k]  # what one makes the next may be the last to need
         assert events.count(("work", k)) == 4
