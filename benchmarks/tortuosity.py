@@ -143,10 +143,13 @@ def race(media: tuple[str, ...], size: int, python: str | None, iterations: int)
 
 
 def spilled(size: int, limit: str, folder: str | None) -> list[dict[str, Any]]:
-    """A large image under a small limit."""
-    image = as_image(noise(size, 0.5))
-    vd.tortuosity(image.isel(z=slice(64), y=slice(64), x=slice(64)), direction="z", memory_limit="4MB", store=folder)
-    found = vd.tortuosity(image, direction="z", tolerance=1e-3, memory_limit=limit, store=folder)
+    """A large image, in a file, under a small limit."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        path = f"{place}/image.npy"
+        np.save(path, noise(size, 0.5))
+        corner = vd.open_image(path).image.isel(z=slice(64), y=slice(64), x=slice(64))
+        vd.tortuosity(corner, direction="z", memory_limit="4MB", store=place)
+        found = vd.tortuosity(path, direction="z", tolerance=1e-3, memory_limit=limit, store=place)
     row = {"medium": "noise 0.5", "size": size, "limit": limit, "tau": found.tau, "error": found.error}
     row |= {"iterations": found.iterations, "seconds": found.wall_time, "peak": found.peak_memory}
     row["ns per voxel"] = found.wall_time / size**3 * 1e9
