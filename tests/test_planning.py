@@ -15,7 +15,7 @@ from voxdask.pencil import split
 from voxdask.planning import Plan, Problem
 from voxdask.spilling import Route, pencil_bytes, window_bytes
 from voxdask.units import format_bytes, parse_bytes
-from voxdask.windows import Chain, Link, Use
+from voxdask.windows import AHEAD, Chain, Link, Use
 
 LIMITS = st.integers(20, 45).map(lambda power: 2**power)
 THREADS = st.integers(1, 64)
@@ -168,6 +168,12 @@ def test_what_cannot_fit_says_what_it_needs() -> None:
         make_plan(problem, memory_limit=40_000_000, threads=2)
     (needed,) = re.findall(r"takes? ([0-9.]+ [kMGT]?B)", str(caught.value))
     assert make_plan(problem, memory_limit=int(1.01 * parse_bytes(needed)), threads=2).tier == "spilled"
+
+
+@pytest.mark.parametrize(("limit", "threads", "ahead"), [("60MB", 2, 0), ("200MB", 2, AHEAD), ("200MB", 1, 0)])
+def test_going_ahead_is_for_threads_that_have_the_memory(limit: str, threads: int, ahead: int) -> None:
+    plan = make_plan(problem_256(spectra=2), memory_limit=parse_bytes(limit), threads=threads)
+    assert (plan.tier, plan.threads, plan.ahead) == ("spilled", threads, ahead)
 
 
 def test_a_plan_prints_as_a_table() -> None:
