@@ -18,6 +18,7 @@ from voxdask import backend
 from voxdask.bounds import Bounds, hashin_shtrikman_bounds, wiener_bounds
 from voxdask.report import PeakMemory
 from voxdask.segmented import open_segmented
+from voxdask.transport.domain import Domain
 from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.pieces import led_around
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
@@ -272,8 +273,8 @@ def _periodic(
 ) -> tuple[np.ndarray, dict[str, Steady]]:  # fmt: skip
     """Every direction on one medium; mixed elements from the energy of sums of fields."""
     medium = medium_of(scan, values.convert, values.kind, arrays, dtype, periodic=(True, True, True))
-    solver = Solver(medium, arrays, backend.cpu_count(), slabs)
-    leads = led_around(medium, solver.pieces, arrays, solver.workers)
+    domain = Domain(medium, arrays, backend.cpu_count(), slabs)
+    leads, solver = led_around(domain.pieces, arrays, domain.workers), Solver.alone(domain)
     solver.prepare()
     found, fields, jumps = dict[str, Steady](), dict[str, np.ndarray](), dict[str, np.ndarray]()
     for dim in wanted:
@@ -282,10 +283,10 @@ def _periodic(
             found[dim] = solver.nothing()
             continue
         jumps[dim] = jump
-        solver.clear()
+        domain.clear()
         found[dim] = solver.solve(tolerance, iterations, jumps=tuple(jump))
         fields[dim] = arrays.zeros(medium.shape, dtype)
-        solver.keep(fields[dim])
+        domain.keep(fields[dim])
     dims = scan.grid.dims
     tensor = np.full((len(dims), len(dims)), np.nan)
     for dim, steady in found.items():
@@ -295,7 +296,7 @@ def _periodic(
         if one not in fields or two not in fields:
             tensor[i, j] = tensor[j, i] = 0.0
             continue
-        solver.take_sum(fields[one], fields[two])
+        domain.take_sum(fields[one], fields[two])
         both = solver.true_residual(jumps=tuple(jumps[one] + jumps[two])).energy
         tensor[i, j] = tensor[j, i] = (both - found[one].energy - found[two].energy) / (2 * scan.grid.size)
     return tensor, found
@@ -312,6 +313,7 @@ def _through(
         arrays, turned = arrays.anew(), scan.along(dim)
         medium = medium_of(turned, values.convert, values.kind, arrays, dtype, ends="face")
         n0, n1, n2 = medium.shape
-        found[dim] = Solver(medium, arrays, backend.cpu_count(), slabs).flow_through(tolerance, iterations)
+        domain = Domain(medium, arrays, backend.cpu_count(), slabs)
+        found[dim] = Solver.alone(domain).flow_through(tolerance, iterations)
         tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * n0 / (n1 * n2)
     return tensor, found

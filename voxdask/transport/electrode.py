@@ -16,6 +16,7 @@ from voxdask import backend
 from voxdask.report import PeakMemory
 from voxdask.transport import sweeps
 from voxdask.transport.arrays import Arrays
+from voxdask.transport.domain import Domain
 from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan, labelled_medium
@@ -249,9 +250,9 @@ def electrode_tortuosity(
         periodic = (False, sides == "periodic", sides == "periodic")
         medium, porosity = labelled_medium(scan, phase, arrays, real, periodic=periodic, ends="face")
         medium.ends[1 if reservoir == "first" else 0] = 0
-        solver = Solver(medium, arrays, backend.cpu_count(), slabs)
-        pieces, (n0, n1, n2) = solver.pieces, medium.shape
-        found = _moments(solver, arrays, moments, tolerance, iterations) if pieces.connected else None
+        domain, (n0, n1, n2) = Domain(medium, arrays, backend.cpu_count(), slabs), medium.shape
+        solver = Solver.alone(domain)
+        found = _moments(domain, solver, arrays, moments, tolerance, iterations) if solver.connected else None
     converged = found is None or found.error <= tolerance
     if found is not None:
         warn_unless(converged, "tau or a moment", found.error, tolerance)
@@ -259,9 +260,9 @@ def electrode_tortuosity(
     charge = found.charge if found else 0.0
     resistance = found.steady.energy / charge**2 if found and charge else 0.0
     return Electrode(
-        tau=3 * porosity * resistance * n1 * n2 / n0 if resistance else math.nan if pieces.connected else math.inf,
+        tau=3 * porosity * resistance * n1 * n2 / n0 if resistance else math.nan if solver.connected else math.inf,
         porosity=porosity,
-        open_porosity=pieces.connected / scan.grid.size,
+        open_porosity=solver.connected / scan.grid.size,
         wall_area=charge / (scan.grid.size * h0),
         error=relative_error(found.steady) if found else 0.0,
         converged=converged,
@@ -284,10 +285,12 @@ class _Moments:
     error: float  # the largest of all solves
 
 
-def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, iterations: int) -> _Moments | None:
+def _moments(
+    domain: Domain, solver: Solver, arrays: Arrays, count: int, tolerance: float, iterations: int
+) -> _Moments | None:
     """Lanczos's recursion for inverse operator times wall area, from uniform charging on."""
     solver.prepare()
-    medium, over, ranges = solver.medium, solver.workers.map, solver.ranges
+    medium, over, ranges = domain.medium, domain.workers.map, domain.ranges
     areas = tuple(c**0.5 for c in medium.factors)  # of a face, relative to one across the first axis
     wall, source = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2))
     charge = sum(over(lambda lo, hi: sweeps.wall_sweep(lo, hi, medium.values, medium.periodic, areas, wall), ranges))
@@ -298,29 +301,29 @@ def _moments(solver: Solver, arrays: Arrays, count: int, tolerance: float, itera
     steady = solver.solve(sharp, iterations, source=source)
     ladder, error = np.zeros((2, count)), relative_error(steady)
     size = steady.energy**0.5
-    here, before = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2)) if count > 1 else (solver.x, None)
+    here, before = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2)) if count > 1 else (domain.x, None)
     for k in range(count):
         scale = 1 / size
         if before is None:
             ladder[0, 0] = (
-                sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, solver.x), ranges)) * scale**2
+                sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, domain.x), ranges)) * scale**2
             )
             break
 
         def advance(lo: int, hi: int, scale: float = scale) -> None:
-            before[lo:hi], here[lo:hi] = here[lo:hi], np.multiply(solver.x[lo:hi], medium.dtype.type(scale))
+            before[lo:hi], here[lo:hi] = here[lo:hi], np.multiply(domain.x[lo:hi], medium.dtype.type(scale))
             np.multiply(wall[lo:hi], here[lo:hi], out=source[lo:hi])
 
         over(advance, ranges)
         ladder[0, k] = sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, here), ranges))
         if k == count - 1:
             break
-        solver.clear()
+        domain.clear()
         error = max(error, relative_error(solver.solve(sharp, iterations, source=source)))
         a, b = (medium.dtype.type(v) for v in (ladder[0, k], ladder[1, k - 1] if k else 0.0))
 
         def orthogonal(lo: int, hi: int, a: Any = a, b: Any = b) -> None:
-            solver.x[lo:hi] -= a * here[lo:hi] + b * before[lo:hi]
+            domain.x[lo:hi] -= a * here[lo:hi] + b * before[lo:hi]
 
         over(orthogonal, ranges)
         size = ladder[1, k] = solver.true_residual().energy ** 0.5

@@ -32,6 +32,14 @@ class Graph:
         Node of the next level, -1 if it has none.
     ranges : list of (int, int)
         Ranges of nodes that threads may work on: those of different ranges have different parents.
+    layers : (int, int)
+        The layers of blocks along the first axis that the domain works on: all, unless there are several domains.
+    own : (int, int)
+        The range of its nodes.
+    known : (int, int)
+        The same with the ghosts before and after, which are nodes of the domains below and above.
+    shared : (int, int)
+        How many of the first and of the last own nodes are ghosts there.
     """
 
     shape: tuple[int, ...]
@@ -45,9 +53,27 @@ class Graph:
     parent: np.ndarray | None = None
     ranges: Ranges = ()
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    layers: tuple[int, int] = field(init=False)
+    own: tuple[int, int] = field(init=False)
+    known: tuple[int, int] = field(init=False)
+    shared: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.layers, self.own, self.known = (0, self.shape[0]), (0, self.nodes), (0, self.nodes)
+
+    def divide(self, layers: tuple[int, int], below: bool, above: bool) -> None:
+        """Own the nodes of some layers of blocks; know a layer more where there is a neighbour."""
+        assert self.place is not None
+        self.layers, (lo, hi), layer = layers, layers, self.place[:, 0]
+        start, stop = map(int, np.searchsorted(layer, layers))
+        self.own = start, stop
+        self.known = int(np.searchsorted(layer, lo - below)), int(np.searchsorted(layer, hi + above))
+        first, last = map(int, np.searchsorted(layer, (lo + below, hi - above)))
+        self.shared = first - start, stop - last
 
     @property
     def nodes(self) -> int:
+        """How many there are, ghosts among them."""
         return len(self.diagonal)
 
 
@@ -76,6 +102,29 @@ def _join(parent, i, j):
         parent[b] = a
     elif b < a:
         parent[a] = b
+
+
+@jit
+def mark(lo, hi, parent, sides, found):
+    """Tell roots which ends their components are connected to."""
+    for i in range(lo, hi):
+        found[find(parent, i)] |= sides[i]
+
+
+@jit
+def spread(lo, hi, parent, found):
+    """Tell every node what its root knows."""
+    for i in range(lo, hi):
+        found[i] = found[find(parent, i)]
+
+
+@jit
+def roots_of(lo, hi, parent):
+    """The roots of some nodes."""
+    out = np.empty(hi - lo, np.int64)
+    for i in range(lo, hi):
+        out[i - lo] = find(parent, i)
+    return out
 
 
 @jit

@@ -46,9 +46,10 @@ class Medium:
         return self.ends.dtype
 
     @property
-    def exact(self) -> bool:
-        """Whether weights are whole numbers, which no rounding changes."""
-        return self.values.dtype == np.uint8 and set(self.factors) == {1.0}
+    def rounding(self) -> float:
+        """What weights may be off by, relative: nothing where they are whole numbers."""
+        exact = self.values.dtype == np.uint8 and set(self.factors) == {1.0}
+        return 0.0 if exact else float(np.finfo(self.dtype).eps)
 
     @property
     def weights(self) -> tuple[np.floating, ...]:

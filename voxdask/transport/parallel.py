@@ -51,15 +51,15 @@ class Workers:
                 self.arrays.give_back()
         return results
 
-    def series(self, work: Callable[[int, int], Any], size: int) -> None:
+    def series(self, work: Callable[[int, int], Any], stop: int, start: int = 0) -> None:
         """One range of nodes after the other, where the order matters."""
-        self.accumulate(lambda lo, hi, _: work(lo, hi), size)
+        self.accumulate(lambda lo, hi, _: work(lo, hi), stop, start)
 
-    def accumulate(self, work: Callable[[int, int, int], Any], size: int) -> int:
+    def accumulate(self, work: Callable[[int, int, int], Any], stop: int, start: int = 0) -> int:
         """The same, for what goes on from a count; returns the last one."""
-        step, total = _NODES if self.arrays.spilled else max(size, 1), 0
-        for lo in range(0, size, step):
-            total = work(lo, min(lo + step, size), total)
+        step, total = _NODES if self.arrays.spilled else max(stop - start, 1), 0
+        for lo in range(start, stop, step):
+            total = work(lo, min(lo + step, stop), total)
             if self.arrays.spilled:
                 self.arrays.give_back()
         return total

@@ -14,7 +14,7 @@ import numpy as np
 
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.conductance import conductance, jit
-from voxdask.transport.graph import Graph, diagonals, find, roots, sum_up
+from voxdask.transport.graph import Graph, diagonals, find, sum_up
 from voxdask.transport.medium import Medium
 from voxdask.transport.parallel import Workers, even
 from voxdask.transport.sweeps import NONE
@@ -203,20 +203,6 @@ def _forget(lo, hi, values, piece, base, count, halved, floating):
 
 
 @jit
-def _mark(lo, hi, parent, sides, found):
-    """Tell roots which ends their components are connected to."""
-    for i in range(lo, hi):
-        found[find(parent, i)] |= sides[i]
-
-
-@jit
-def _spread(lo, hi, parent, found):
-    """Tell every node what its root knows."""
-    for i in range(lo, hi):
-        found[i] = found[find(parent, i)]
-
-
-@jit
 def _count(lo, hi, piece, base, halved, reached):
     """Voxels of layers `lo` to `hi` by the ends that they are connected to."""
     _, n1, n2 = piece.shape
@@ -307,14 +293,14 @@ def _renumber(lo, hi, n, floating, new):
 
 
 @jit
-def _drop(lo, hi, edges, floating, ptr, col, weight, end, place, new):
+def _drop(lo, hi, edges, floating, ptr, col, weight, diagonal, end, place, new):
     """Take nodes that float out of a graph, in place; no edge leads from them to others. Returns the edges so far."""
     for i in range(lo, hi):
         start, stop = ptr[i], ptr[i + 1]
         if floating[i]:
             continue
         ptr[new[i]] = edges
-        end[new[i]] = end[i]
+        diagonal[new[i]], end[new[i]] = diagonal[i], end[i]
         for axis in range(3):
             place[new[i], axis] = place[i, axis]
         for e in range(start, stop):
@@ -329,45 +315,71 @@ class Pieces:
 
     Attributes
     ----------
+    medium : Medium
     piece : ndarray of uint8
         For every voxel; NONE where it conducts nothing.
     base : ndarray of int32
         The first node of every block.
+    count : ndarray of uint8
+        Pieces of every block.
     halved : tuple of int
         1 for every axis along which a block is two voxels long.
     graph : Graph
-        Of the pieces.
-    percolating : int
-        Voxels that are connected to both ends.
-    connected : int
-        Voxels that are connected to an end; what floats conducts no more.
+        Of the pieces; blocks are counted from the first of the medium.
+    sides : ndarray of uint8
+        For every node, which ends it conducts to itself: 1 for the first, 2 for the last.
     """
 
+    medium: Medium
     piece: np.ndarray
     base: np.ndarray
+    count: np.ndarray
     halved: tuple[int, int, int]
     graph: Graph
-    percolating: int
-    connected: int
+    sides: np.ndarray
+
+    def keep(self, reached: np.ndarray, arrays: Arrays, workers: Workers, slabs: int) -> None:
+        """Clear the nodes that reach nothing, and their voxels; no edge may lead from them to others."""
+        loose = reached == 0
+        if not loose.any():
+            return
+        medium, graph = self.medium, self.graph
+        assert graph.end is not None and graph.place is not None
+        given = (medium.values, self.piece, self.base, self.count, self.halved, loose)
+        workers.map(lambda lo, hi: _forget(lo, hi, *given), even(len(self.base), slabs))
+        medium.wrap(arrays)
+        nodes = graph.nodes
+        new = arrays.zeros(nodes, np.int32)
+        kept = workers.accumulate(lambda lo, hi, n: _renumber(lo, hi, n, loose, new), nodes)
+        rows = (graph.ptr, graph.col, graph.weight, graph.diagonal, graph.end, graph.place)
+        edges = workers.accumulate(lambda lo, hi, n: _drop(lo, hi, n, loose, *rows, new), nodes)
+        graph.ptr[kept] = edges
+        graph.ptr, graph.col, graph.weight = graph.ptr[: kept + 1], graph.col[:edges], graph.weight[:edges]
+        graph.end, graph.place, graph.diagonal = graph.end[:kept], graph.place[:kept], graph.diagonal[:kept]
+        _number_blocks(self.count, self.base, workers)
+
+    def voxels(self, reached: np.ndarray, rows: tuple[int, int], workers: Workers, slabs: int) -> np.ndarray:
+        """How many voxels of some layers reach nothing, the first end, the last, and both; `reached` by nodes."""
+        found = np.zeros(4, np.int64)
+        ranges = [(rows[0] + lo, rows[0] + hi) for lo, hi in even(rows[1] - rows[0], slabs)]
+        for some in workers.map(
+            lambda lo, hi: _count(lo, hi, self.piece, self.base, self.halved, reached), ranges
+        ):
+            found += some
+        return found
 
 
-def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
-    """Cut a medium into pieces; where it has ends, clear what is connected to none of them."""
+def cut(medium: Medium, halved: tuple[int, int, int], arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
+    """Cut a medium into pieces."""
     shape = medium.shape
     spacing = tuple(c**-0.5 for c in medium.factors)
-    halved = halved_axes(spacing, shape)
     blocks = tuple(-(-n // (1 + s)) for n, s in zip(shape, halved, strict=True))
     piece, count = arrays.zeros(shape, np.uint8), np.zeros(blocks, np.uint8)
     base = arrays.zeros(blocks, np.int32)
     ranges = even(blocks[0], slabs)
     given = (medium.values, medium.ends, *medium.weights, halved)
     workers.map(lambda lo, hi: _cut(lo, hi, *given, STRONG, piece, count), ranges)
-
-    def number() -> int:
-        flat = count.ravel(), base.ravel()
-        return workers.accumulate(lambda lo, hi, n: _number(lo, hi, n, *flat), count.size)
-
-    nodes = number()
+    nodes = _number_blocks(count, base, workers)
     if nodes >= _MOST_NODES:
         raise ValueError(f"image has {nodes:,} connected pieces of eight voxels; {_MOST_NODES:,} can be numbered")
     ptr, end = arrays.zeros(nodes + 1, np.int64), arrays.zeros(nodes, medium.dtype)
@@ -382,37 +394,22 @@ def cut(medium: Medium, arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
     workers.accumulate(lambda lo, hi, n: sum_up(lo, hi, n, ptr), nodes)
     col, weight = arrays.zeros(int(ptr[-1]), np.int32), arrays.zeros(int(ptr[-1]), medium.dtype)
     link(True)
-    percolating = connected = 0
-    if medium.ends.any():
-        reached = _reached(ptr, col, sides, arrays, workers)
-        loose = reached == 0
-        if loose.any():
-            workers.map(lambda lo, hi: _forget(lo, hi, medium.values, piece, base, count, halved, loose), ranges)
-            medium.wrap(arrays)
-            new = arrays.zeros(nodes, np.int32)
-            kept = workers.accumulate(lambda lo, hi, n: _renumber(lo, hi, n, loose, new), nodes)
-            graph = (ptr, col, weight, end, place)
-            edges = workers.accumulate(lambda lo, hi, n: _drop(lo, hi, n, loose, *graph, new), nodes)
-            ptr[kept] = edges
-            nodes = kept
-            ptr, col, weight, end, place = ptr[: nodes + 1], col[:edges], weight[:edges], end[:nodes], place[:nodes]
-            number()
-        voxels = np.zeros(4, np.int64)
-        for found in workers.map(
-            lambda lo, hi: _count(lo, hi, piece, base, halved, reached[~loose]), even(shape[0], slabs)
-        ):
-            voxels += found
-        percolating, connected = int(voxels[3]), int(voxels.sum())
     diagonal = arrays.zeros(nodes, medium.dtype)
     workers.series(lambda lo, hi: diagonals(lo, hi, ptr, weight, end, diagonal), nodes)
     wide = tuple(h * (1 + s) for h, s in zip(spacing, halved, strict=True))
-    return Pieces(
-        piece, base, halved, Graph(blocks, wide, ptr, col, weight, diagonal, end, place), percolating, connected
-    )
+    graph = Graph(blocks, wide, ptr, col, weight, diagonal, end, place)
+    return Pieces(medium, piece, base, count, halved, graph, sides)
 
 
-def led_around(medium: Medium, pieces: Pieces, arrays: Arrays, workers: Workers) -> tuple[bool, bool, bool]:
+def _number_blocks(count: np.ndarray, base: np.ndarray, workers: Workers) -> int:
+    """Number the pieces of all blocks; how many there are."""
+    flat = count.ravel(), base.ravel()
+    return workers.accumulate(lambda lo, hi, n: _number(lo, hi, n, *flat), count.size)
+
+
+def led_around(pieces: Pieces, arrays: Arrays, workers: Workers) -> tuple[bool, bool, bool]:
     """Whether something that conducts leads once around each periodic axis; along the others the mean flux is zero."""
+    medium = pieces.medium
     nodes, found = pieces.graph.nodes, np.zeros(3, np.bool_)
     parent, shift = arrays.zeros(nodes, np.int32), arrays.zeros((nodes, 3), np.int16)
     workers.series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), nodes)
@@ -429,14 +426,3 @@ def halved_axes(spacing: Sequence[float], shape: Sequence[int]) -> tuple[int, in
     finest = min((h for h, n in zip(spacing, shape, strict=True) if n > 1), default=0.0)
     a, b, c = (int(n > 1 and h < 1.999 * finest) for h, n in zip(spacing, shape, strict=True))
     return a, b, c
-
-
-def _reached(ptr: np.ndarray, col: np.ndarray, sides: np.ndarray, arrays: Arrays, workers: Workers) -> np.ndarray:
-    """For every node, which ends its component is connected to: 1 for the first, 2 for the last, 3 for both."""
-    parent = arrays.zeros(len(sides), np.int32)
-    workers.series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), len(sides))
-    workers.series(lambda lo, hi: roots(lo, hi, ptr, col, parent), len(sides))
-    found = np.zeros(len(sides), np.uint8)
-    workers.series(lambda lo, hi: _mark(lo, hi, parent, sides, found), len(sides))
-    workers.series(lambda lo, hi: _spread(lo, hi, parent, found), len(sides))
-    return found

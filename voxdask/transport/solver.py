@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxdask.transport import sweeps
-from voxdask.transport.arrays import Arrays
-from voxdask.transport.medium import Medium
-from voxdask.transport.multigrid import OMEGA, Multigrid
-from voxdask.transport.parallel import Workers, even
-from voxdask.transport.pieces import Pieces, cut
+from voxdask.transport.components import unite
+from voxdask.transport.domain import Domain
+from voxdask.transport.layers import Layers
+from voxdask.transport.multigrid import Multigrid
+from voxdask.transport.team import Alone, Team
 
 #: The smallest eigenvalue of the preconditioned operator is taken to be no larger than this, whatever Ritz values say.
 _LEAST = 0.4
@@ -29,42 +28,6 @@ _LEAST = 0.4
 _RESTARTS = 4
 #: Round-offs that weights, and with them the energy, may be off by.
 _ROUNDED = 4.0
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Flux and energy, w (difference)^2, by layers along the first axis, and the sum of source and field.
-
-    Attributes
-    ----------
-    flux, between : ndarray, shape (n0 + 1,)
-        Through each layer of faces, those at the ends among them; what those faces have of the energy.
-    within : ndarray, shape (n0,)
-        What the faces within each layer of voxels have of the energy.
-    given : float
-    """
-
-    flux: np.ndarray
-    between: np.ndarray
-    within: np.ndarray
-    given: float = 0.0
-
-    @property
-    def energy(self) -> float:
-        """What a solve brings down; with a source, up."""
-        dissipated = float(self.between.sum() + self.within.sum())
-        return 2 * self.given - dissipated if self.given else dissipated
-
-    @property
-    def by_voxels(self) -> np.ndarray:
-        """The energy of each layer of voxels, with half of the faces to others and all of those at an end."""
-        inner = self.between[1:-1] / 2
-        of_voxels = self.within.copy()
-        of_voxels[:-1] += inner
-        of_voxels[1:] += inner
-        of_voxels[0] += self.between[0]
-        of_voxels[-1] += self.between[-1]
-        return of_voxels
 
 
 @dataclass(frozen=True)
@@ -100,72 +63,52 @@ class Solver:
 
     Parameters
     ----------
-    medium : Medium
-        Voxels that are connected to no end of it, where it has ends, are cleared.
-    arrays : Arrays
-    threads : int
-    slabs : int
-        How many slabs the voxels are cut into; at least one for each thread.
+    team : Team
+        Of domains. Voxels that are connected to no end of the medium, where it has ends, are cleared.
+    layers : int
+        Of voxels along the first axis.
+    rounded : float
+        What weights may be off by, relative; zero where they are whole numbers.
+    ends : bool
+        Whether the medium has ends.
+    levels : int, optional
+        How many levels of graphs the domains have; what is below is solved here. By default all.
 
     Attributes
     ----------
-    pieces : Pieces
-    x : ndarray
-        The field.
+    percolating, connected : int
+        Voxels that are connected to both ends, and to at least one.
     """
 
-    def __init__(self, medium: Medium, arrays: Arrays, threads: int, slabs: int) -> None:
-        self.medium, self.arrays = medium, arrays
-        self.workers = Workers(threads, arrays)
-        self.pieces: Pieces = cut(medium, arrays, self.workers, slabs)
-        self.ranges = even(medium.shape[0], slabs, 1 + self.pieces.halved[0])
-        self._multigrid: Multigrid | None = None
-        self._slabs = slabs
+    def __init__(self, team: Team, layers: int, rounded: float, ends: bool = True, levels: int | None = None) -> None:
+        self.team, self._layers, self._rounded, self._levels = team, layers, rounded, levels
+        self.percolating = self.connected = 0
+        if ends:
+            counts = sum(team.each("keep_reached", unite(team.all("seams"))))
+            self.percolating, self.connected = int(counts[3]), int(counts[1:].sum())
+
+    @classmethod
+    def alone(cls, domain: Domain) -> Solver:
+        """On a domain that is the whole medium."""
+        medium = domain.medium
+        return cls(Alone(domain), medium.shape[0], medium.rounding, bool(medium.ends.any()))
 
     def prepare(self) -> None:
         """Make the hierarchy and the fields; a medium that nothing passes through needs neither."""
-        medium, arrays = self.medium, self.arrays
-        self._multigrid = Multigrid(self.pieces.graph, arrays, self.workers, self._slabs)
-        n0, n1, n2 = medium.shape
-        self.x, self._r, self._z = (arrays.zeros(medium.shape, medium.dtype) for _ in range(3))
-        self._p = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), medium.dtype)
-
-    def start_linear(self, held: tuple[float, float]) -> None:
-        """Let the field rise along the first axis from one end to the other."""
-        n0 = self.medium.shape[0]
-        conducting = self.medium.values[1:-1, 1:-1, 1:-1]
-        rise = held[0] + (held[1] - held[0]) * (np.arange(n0) + 0.5) / n0
-
-        def fill(lo: int, hi: int) -> None:
-            for h in range(lo, hi):
-                np.multiply(conducting[h] > 0, rise[h], out=self.x[h], casting="unsafe")
-
-        self.workers.map(fill, self.ranges)
+        self._multigrid = Multigrid(self.team, self._levels)
+        self.team.all("prepare")
 
     def flow_through(self, tolerance: float, most: int) -> Steady:
         """Steady flow between ends that are held at 0 and 1; none if nothing passes. See :meth:`solve`."""
-        if not self.pieces.percolating:
+        if not self.percolating:
             return self.nothing()
         self.prepare()
-        self.start_linear((0.0, 1.0))
+        self.team.all("start_linear", (0.0, 1.0))
         return self.solve(tolerance, most, (0.0, 1.0))
 
     def nothing(self) -> Steady:
         """What is found where no path leads through."""
-        n0 = self.medium.shape[0]
-        return Steady(Layers(np.zeros(n0 + 1), np.zeros(n0 + 1), np.zeros(n0)), 0.0, 0.0, 0, True)
-
-    def clear(self) -> None:
-        """Let the field be zero."""
-        self.workers.map(lambda lo, hi: self.x[lo:hi].fill(0), self.ranges)
-
-    def keep(self, out: np.ndarray) -> None:
-        """Copy the field."""
-        self.workers.map(lambda lo, hi: np.copyto(out[lo:hi], self.x[lo:hi]), self.ranges)
-
-    def take_sum(self, one: np.ndarray, two: np.ndarray) -> None:
-        """Let the field be the sum of two."""
-        self.workers.map(lambda lo, hi: np.add(one[lo:hi], two[lo:hi], out=self.x[lo:hi]), self.ranges)
+        return Steady(Layers.none(self._layers), 0.0, 0.0, 0, True)
 
     def true_residual(
         self,
@@ -174,16 +117,8 @@ class Solver:
         source: np.ndarray | None = None,
     ) -> Layers:
         """Write the residual from differences, and tell energy and flux by layers; see :meth:`solve`."""
-        m, n0 = self.medium, self.medium.shape[0]
-        flux, between, within = np.zeros(n0 + 1), np.zeros(n0 + 1), np.zeros(n0)
-        around = (m.values, m.ends, *map(float, m.weights), m.periodic, held, jumps, flux, between, within)
-
-        def sweep(lo: int, hi: int) -> float:
-            sweeps.true_residual_sweep(lo, hi, self.x, self._r, *around)
-            return float(sweeps.add_source_sweep(lo, hi, source, self.x, self._r)) if source is not None else 0.0
-
-        given = self.workers.map(sweep, self.ranges)
-        return Layers(flux, between, within, sum(given))
+        edges = self.team.all("edges_of_field")
+        return Layers.joined(self.team.beside("true_residual", edges, held, jumps, source))
 
     def solve(
         self,
@@ -214,7 +149,7 @@ class Solver:
         iterations, error, least = 0, np.inf, _LEAST
         first: float | None = None
         for restart in range(_RESTARTS + 1):
-            run = _Run(self)
+            run = _Run(self.team, self._multigrid)
             squares = run.precondition()
             first = squares if first is None else first
             error = self._error(run.product / least, energy)
@@ -239,59 +174,35 @@ class Solver:
 
     def _error(self, left: float, energy: float) -> float:
         """An estimate of the energy's error, no less than what rounding weights takes."""
-        rounded = 0.0 if self.medium.exact else _ROUNDED * float(np.finfo(self.medium.dtype).eps)
-        return max(abs(left), rounded * abs(energy))
+        return max(abs(left), _ROUNDED * self._rounded * abs(energy))
 
 
 class _Run:
     """Iterations from one residual on."""
 
-    def __init__(self, solver: Solver) -> None:
-        self.solver, self.medium = solver, solver.medium
-        real = self.medium.dtype.type
-        self.omega, self.zero = real(OMEGA), real(0)
+    def __init__(self, team: Team, multigrid: Multigrid) -> None:
+        self.team, self.multigrid = team, multigrid
         self.step = 0.0
         self.product = self.gain = 0.0
         self.turns = 0
         self._last = 0.0
         self._steps: list[float] = []
         self._products: list[float] = []
-        solver.workers.map(lambda lo, hi: solver._p[lo : hi + 2].fill(0), solver.ranges)
+        team.all("rest")
 
     def precondition(self) -> float:
         """r -= step A p and z = B r; sets (r, z), and returns (r, r)."""
-        s, m, real = self.solver, self.medium, self.medium.dtype.type
-        assert s._multigrid is not None
-        level = s._multigrid.levels[0]
-        target = level.vectors["b"]
-        s.workers.series(lambda lo, hi: target[lo:hi].fill(0), len(target))
-        around = (m.values, m.ends, *m.weights, m.periodic, s.pieces.piece, s.pieces.base, s.pieces.halved)
-        over, step = s.workers.map, real(self.step)
-        squares = sum(
-            over(lambda lo, hi: sweeps.residual_sweep(lo, hi, step, self.omega, s._p, s._r, *around, target), s.ranges)
-        )
-        seams = sorted({h for lo, hi in s.ranges for h in (lo, hi - 1)})
-        s.workers.each(lambda h: sweeps.residual_seam(h, self.omega, s._r, *around, target), seams)
-        e = s._multigrid.solve()
+        squares, edges = zip(*self.team.all("residual", self.step), strict=True)
+        self.team.beside("residual_seams", edges)
         self._last = self.product
-        self.product = sum(
-            over(lambda lo, hi: sweeps.correction_sweep(lo, hi, self.omega, s._r, s._z, *around, e), s.ranges)
-        )
-        return float(squares)
+        self.product = sum(self.team.beside("correction", self.multigrid.solve()))
+        return float(sum(squares))
 
     def turn(self) -> bool:
         """Choose the next direction, and the step along it; False if round-off is all that is left of it."""
-        s, m, real = self.solver, self.medium, self.medium.dtype.type
         turn = self.product / self._last if self.turns else 0.0
-        given = (real(self.step), real(turn), s.x, s._z, s._p, m.values, m.ends, *m.weights, m.periodic)
-        curvature = sum(s.workers.map(lambda lo, hi: sweeps.direction_sweep(lo, hi, *given), s.ranges))
-        if m.periodic[0]:
-            s._p[0], s._p[-1] = s._p[-2], s._p[1]
-        curvature += sum(
-            s.workers.each(
-                lambda h: sweeps.direction_seam(h, s._p, m.values, m.weights[0]), (hi - 1 for _, hi in s.ranges)
-            )
-        )
+        most, edges = zip(*self.team.all("direction", self.step, turn), strict=True)
+        curvature = sum(most) + sum(self.team.beside("direction_seams", edges))
         if not (self.product > 0 and 0 < curvature < np.inf):
             self.step = 0.0
             return False
@@ -304,13 +215,7 @@ class _Run:
 
     def finish(self) -> None:
         """Take the last step."""
-        s, step = self.solver, self.medium.dtype.type(self.step)
-
-        def add(lo: int, hi: int) -> None:
-            for h in range(lo, hi):
-                s.x[h] += step * s._p[h + 1, 1:-1, 1:-1]
-
-        s.workers.map(add, s.ranges)
+        self.team.all("step", self.step)
 
     def smallest_ritz(self) -> float:
         """The smallest eigenvalue that the directions so far know of."""

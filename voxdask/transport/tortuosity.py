@@ -16,11 +16,13 @@ import xarray as xr
 from voxdask import backend
 from voxdask.report import PeakMemory
 from voxdask.transport.arrays import Arrays
+from voxdask.transport.domain import Domain
+from voxdask.transport.layers import Layers
 from voxdask.transport.medium import Medium
 from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan, labelled_medium, medium_of
-from voxdask.transport.solver import Layers, Solver, Steady
+from voxdask.transport.solver import Solver, Steady
 
 
 @dataclass(frozen=True, repr=False)
@@ -260,31 +262,25 @@ class _Through:
         length = n0 if ends == "face" else n0 - 1
         # the energy of a field that rises by one over the length, in units of D times voxel face over voxel length
         self.per_energy, self.length = length / (n1 * n2), length
-        self.solver = Solver(medium, arrays, backend.cpu_count(), slabs) if medium.shape[0] else None
-        self.percolating = self.solver.pieces.percolating / math.prod(medium.shape) if self.solver else 1.0
+        self.domain = Domain(medium, arrays, backend.cpu_count(), slabs) if medium.shape[0] else None
+        self.solver = Solver.alone(self.domain) if self.domain else None
+        self.percolating = self.solver.percolating / math.prod(medium.shape) if self.solver else 1.0
 
     def solve(self, tolerance: float, iterations: int) -> Steady:
         """The steady field; one of no flux if nothing passes."""
         if self.solver is None:  # two layers, both held at their centres
             energy = float(self.medium.ends[0].sum(dtype=np.float64))
-            return Steady(Layers(np.array([energy]), np.array([energy]), np.zeros(0)), 0.0, 0.0, 0, True)
+            return Steady(Layers(0, np.array([energy]), np.array([energy]), np.zeros(0)), 0.0, 0.0, 0, True)
         return self.solver.flow_through(tolerance, iterations)
 
     def field(self) -> tuple[xr.DataArray, np.ndarray]:
         """The field, lazy if it is in files, and the conducting voxels of each layer."""
-        share = np.zeros(self.medium.shape[0])
-        if self.solver is None or not self.percolating:
-            x = np.broadcast_to(self.medium.dtype.type(np.nan), self.medium.shape)
+        if self.domain is None or not self.percolating:
+            share = np.zeros(self.medium.shape[0])
+            x: Any = np.broadcast_to(self.medium.dtype.type(np.nan), self.medium.shape)
         else:
-            x, conducting = self.solver.x, self.medium.values[1:-1, 1:-1, 1:-1]
-
-            def clear(lo: int, hi: int) -> None:
-                for h in range(lo, hi):
-                    inside = conducting[h] > 0
-                    share[h] = np.count_nonzero(inside)
-                    np.copyto(x[h], np.nan, where=~inside)
-
-            self.solver.workers.map(clear, self.solver.ranges)
+            share = self.domain.mask_field()
+            x = self.domain.field()
         view: Any = self.scan.as_image(x)
         skipped = 0 if self.ends == "face" else 1
         if self.arrays.spilled:
