@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dask.array as da
-import distributed
 import numpy as np
-import psutil
 import xarray as xr
 
 from voxdask import backend, trial
 from voxdask.boundary import describe
+from voxdask.clients import active_client, cluster_memory, free_memory
 from voxdask.costs import Rates
 from voxdask.device_planning import plan_on_device
 from voxdask.equation import HasEquation, equation_of
@@ -289,7 +288,7 @@ def _plan(
     held = frames * problem.fields * problem.voxels * problem.itemsize
     there = any(map(backend.is_device_array, prepared.fields.values()))
     if device == "gpu" or (device == "auto" and there and chunks is None):
-        limit = parse_bytes(memory_limit) if memory_limit is not None else _free_memory()
+        limit = parse_bytes(memory_limit) if memory_limit is not None else free_memory()
         if inlined(prepared.operators.program):
             problem = replace(problem, inner=0)  # what is made anew wherever it is read takes no memory
         ways = _routes(prepared, problem, stepper)
@@ -299,14 +298,14 @@ def _plan(
         )  # fmt: skip
         return plan, 0
     chunked = chunks is not None or prepared.lazy
-    cluster = _cluster() if chunked else None
+    cluster = active_client() if chunked else None
     options: dict[str, Any] = {"chunk_rows": chunks, "frame_bytes": held}
     options["routes"] = partial(_routes, prepared, problem, stepper)
     if cluster is not None:
         threads = cluster.nthreads()
         if not sum(threads.values()):
             raise RuntimeError("the active Client has no workers yet; wait for them: client.wait_for_workers(1)")
-        limit = parse_bytes(memory_limit) if memory_limit is not None else _cluster_memory(cluster)
+        limit = parse_bytes(memory_limit) if memory_limit is not None else cluster_memory(cluster)
         why = "Dask arrays, on a cluster" if chunks is None else f"chunks={chunks}, on a cluster"
         plan = make_plan(
             problem, memory_limit=limit, threads=sum(threads.values()), chunked=True, slabs_per_thread=1, why=why,
@@ -315,7 +314,7 @@ def _plan(
         if plan.tier == "chunked":
             return plan, len(threads)
     # what does not fit on the cluster runs in this process, with what this machine has
-    limit = parse_bytes(memory_limit) if memory_limit is not None else _free_memory()
+    limit = parse_bytes(memory_limit) if memory_limit is not None else free_memory()
     why = "" if not chunked else "Dask arrays, on local threads" if chunks is None else f"chunks={chunks}"
     if measure:
         options["rates"] = partial(_rates, prepared, problem, stepper, limit, store)
@@ -365,26 +364,6 @@ def _store_path(store: Any) -> str:
     if not isinstance(store, str | os.PathLike) or not os.fspath(store) or "://" in os.fspath(store):
         raise ValueError(f"store is {store!r}; give a path on a local disk")
     return os.path.expanduser(os.fspath(store))
-
-
-def _cluster() -> Any:
-    """The active distributed client, if any."""
-    try:
-        return distributed.get_client()
-    except ValueError:
-        return None
-
-
-def _cluster_memory(cluster: Any) -> int:
-    """Most of what the workers may take: they begin to spill at 0.6 of it."""
-    workers = cluster.scheduler_info(n_workers=-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    return int(0.6 * sum(limits)) if limits else _free_memory()
-
-
-def _free_memory() -> int:
-    """Most of what is free on this machine."""
-    return int(0.8 * psutil.virtual_memory().available)
 
 
 def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: float | None) -> dict[str, Any]:

@@ -100,6 +100,18 @@ class Domain(Hierarchy):
         lo, hi = self.extent.own
         graph.divide((lo >> halved[0], -(-hi // (1 + halved[0]))), below, above)
 
+    def rounding(self) -> float:
+        """What weights may be off by, relative."""
+        return self.medium.rounding
+
+    def has_ends(self) -> bool:
+        """Whether any voxel conducts to an end."""
+        return bool(self.medium.ends.any())
+
+    def no_flow(self) -> Layers:
+        """Through the own layers."""
+        return Layers.none(*self.extent.own)
+
     def seams(self) -> Seams:
         """Join what is connected within the domain; what neighbours need to know of it."""
         self._components = Components(self.pieces.graph, self.pieces.sides, self.arrays, self.workers)

@@ -20,6 +20,8 @@ from voxdask.report import PeakMemory
 from voxdask.segmented import open_segmented
 from voxdask.transport.domain import Domain
 from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.passage import Passage
+from voxdask.transport.phases import Relative
 from voxdask.transport.pieces import led_around
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan, medium_of
@@ -174,9 +176,8 @@ def effective_diffusivity(
     real = real_dtype(dtype)
     with PeakMemory() as memory:
         values = _Diffusivities(scan, diffusivities, real)
-        arrays, slabs = arrays_for(scan, values.kind, real, memory_limit, store, fields=4 + len(wanted))
         solve = _periodic if boundary == "periodic" else _through
-        tensor, found = solve(scan, values, wanted, arrays, slabs, real, tolerance, iterations)
+        tensor, found = solve(scan, values, wanted, tolerance, iterations, memory_limit, store)
     error = max(map(relative_error, found.values()))
     converged = all(s.converged for s in found.values())
     warn_unless(converged, "a diagonal element", error, tolerance)
@@ -204,13 +205,14 @@ def _directions(directions: Any, dims: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _Diffusivities:
-    """What each value of an image conducts, relative to the most."""
+    """What each value of an image conducts, and what is known from that alone."""
 
     def __init__(self, scan: Scan, by_label: Mapping[int, float] | None, dtype: np.dtype) -> None:
         self.scan, self.dtype = scan, dtype
         self.fractions: dict[int, float] | None = None
         self.hashin_shtrikman: Bounds | None = None
-        self._by_label = by_label is not None
+        self._labels: np.ndarray | None = None
+        self._given: np.ndarray | None = None
         if by_label is None:
             self._look()
             return
@@ -223,9 +225,9 @@ class _Diffusivities:
         if missing:
             raise ValueError(f"label {missing[0]} of the image has no entry in diffusivities={dict(by_label)}")
         self.fractions = {label: count / scan.grid.size for label, count in counts.items()}
-        self.labels = np.array([*counts])
-        self.given = np.array([by_label[label] for label in counts], np.float64)
-        self.scale = float(self.given.max())
+        self._labels = np.array([*counts])
+        given = self._given = np.array([by_label[label] for label in counts], np.float64)
+        self.scale = float(given.max())
         self.wiener = wiener_bounds(self.fractions, by_label)
         self.hashin_shtrikman = hashin_shtrikman_bounds(self.fractions, by_label, ndim=scan.grid.ndim)
 
@@ -244,20 +246,9 @@ class _Diffusivities:
         self.wiener = Bounds(size / inverse, total / size)
 
     @property
-    def kind(self) -> Any:
-        """Dtype of what conducts: one byte where it does or does not."""
-        return np.uint8 if self._binary else self.dtype
-
-    @property
-    def _binary(self) -> bool:
-        return self._by_label and set(self.given.tolist()) <= {0.0, self.scale}
-
-    def convert(self, block: np.ndarray) -> np.ndarray:
-        """Relative diffusivities of a block of the image."""
-        if not self._by_label:
-            return block / (self.scale or 1.0)
-        relative = self.given / (self.scale or 1.0)
-        return relative[np.searchsorted(self.labels, block)]
+    def phase(self) -> Relative:
+        """What each value conducts, relative to the most."""
+        return Relative(self.dtype, self.scale, self._labels, self._given)
 
 
 def _require_diffusivity(value: Any, name: str) -> None:
@@ -268,11 +259,13 @@ def _require_diffusivity(value: Any, name: str) -> None:
 
 
 def _periodic(
-    scan: Scan, values: _Diffusivities, wanted: Sequence[str], arrays: Any, slabs: int, dtype: np.dtype,
-    tolerance: float, iterations: int,
+    scan: Scan, values: _Diffusivities, wanted: Sequence[str], tolerance: float, iterations: int,
+    memory_limit: str | int | None, store: Any,
 ) -> tuple[np.ndarray, dict[str, Steady]]:  # fmt: skip
     """Every direction on one medium; mixed elements from the energy of sums of fields."""
-    medium = medium_of(scan, values.convert, values.kind, arrays, dtype, periodic=(True, True, True))
+    phase, dtype = values.phase, values.dtype
+    arrays, slabs = arrays_for(scan, phase.kind, dtype, memory_limit, store, fields=4 + len(wanted))
+    medium, _ = medium_of(scan, phase.read, phase.kind, arrays, dtype, periodic=(True, True, True))
     domain = Domain(medium, arrays, backend.cpu_count(), slabs)
     leads, solver = led_around(domain.pieces, arrays, domain.workers), Solver.alone(domain)
     solver.prepare()
@@ -303,17 +296,14 @@ def _periodic(
 
 
 def _through(
-    scan: Scan, values: _Diffusivities, wanted: Sequence[str], arrays: Any, slabs: int, dtype: np.dtype,
-    tolerance: float, iterations: int,
+    scan: Scan, values: _Diffusivities, wanted: Sequence[str], tolerance: float, iterations: int,
+    memory_limit: str | int | None, store: Any,
 ) -> tuple[np.ndarray, dict[str, Steady]]:  # fmt: skip
     """A medium for each direction, from face to face."""
     dims, found = scan.grid.dims, dict[str, Steady]()
     tensor = np.full((len(dims), len(dims)), np.nan)
     for dim in wanted:
-        arrays, turned = arrays.anew(), scan.along(dim)
-        medium = medium_of(turned, values.convert, values.kind, arrays, dtype, ends="face")
-        n0, n1, n2 = medium.shape
-        domain = Domain(medium, arrays, backend.cpu_count(), slabs)
-        found[dim] = Solver.alone(domain).flow_through(tolerance, iterations)
-        tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * n0 / (n1 * n2)
+        passage = Passage(scan.along(dim), values.phase, values.dtype)
+        found[dim] = passage.solve(tolerance, iterations, memory_limit, store).steady
+        tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * passage.per_energy
     return tensor, found

@@ -18,8 +18,9 @@ from voxdask.transport import sweeps
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.domain import Domain
 from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.phases import Labelled
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
-from voxdask.transport.scan import Scan, labelled_medium
+from voxdask.transport.scan import Scan, medium_of
 from voxdask.transport.solver import Solver, Steady
 
 #: Solves behind the spectrum are this much more accurate than that behind the tortuosity, which errs by the square.
@@ -248,7 +249,9 @@ def electrode_tortuosity(
     with PeakMemory() as memory:
         arrays, slabs = arrays_for(scan, np.uint8, real, memory_limit, store, fields=6 if moments == 1 else 8)
         periodic = (False, sides == "periodic", sides == "periodic")
-        medium, porosity = labelled_medium(scan, phase, arrays, real, periodic=periodic, ends="face")
+        labelled = Labelled.of(scan, phase)
+        medium, amount = medium_of(scan, labelled.read, np.uint8, arrays, real, periodic=periodic, ends="face")
+        labelled.require(amount, scan)
         medium.ends[1 if reservoir == "first" else 0] = 0
         domain, (n0, n1, n2) = Domain(medium, arrays, backend.cpu_count(), slabs), medium.shape
         solver = Solver.alone(domain)
@@ -256,7 +259,7 @@ def electrode_tortuosity(
     converged = found is None or found.error <= tolerance
     if found is not None:
         warn_unless(converged, "tau or a moment", found.error, tolerance)
-    h0, h1, h2 = scan.spacing
+    (h0, h1, h2), porosity = scan.spacing, amount / scan.grid.size
     charge = found.charge if found else 0.0
     resistance = found.steady.energy / charge**2 if found and charge else 0.0
     return Electrode(

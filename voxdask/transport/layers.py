@@ -59,6 +59,7 @@ class Layers:
         return cls(0, flux, between, within, sum(part.given for part in parts))
 
     @classmethod
-    def none(cls, n0: int) -> Layers:
+    def none(cls, first: int, stop: int) -> Layers:
         """Where nothing flows."""
-        return cls(0, np.zeros(n0 + 1), np.zeros(n0 + 1), np.zeros(n0))
+        n = stop - first
+        return cls(first, np.zeros(n + 1), np.zeros(n + 1), np.zeros(n))

@@ -32,9 +32,10 @@ def bytes_per_voxel(kind: np.dtype, dtype: np.dtype, fields: int) -> float:
 
 
 def arrays_for(
-    scan: Scan, kind: Any, dtype: np.dtype, memory_limit: str | int | None, store: Any, *, fields: int = 4
-) -> tuple[Arrays, int]:
-    """Where the arrays of a solve go, and how many slabs it takes.
+    scan: Scan, kind: Any, dtype: np.dtype, memory_limit: str | int | None, store: Any, *, fields: int = 4,
+    threads: int | None = None,
+) -> tuple[Arrays, int]:  # fmt: skip
+    """Where the arrays of a solve go, and how many slabs it takes for so many threads, by default all.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def arrays_for(
     MemoryError
         If slabs of four layers do not fit into the limit.
     """
-    threads = backend.cpu_count()
+    threads = threads or backend.cpu_count()
     limit = parse_bytes(memory_limit) if memory_limit is not None else int(0.8 * psutil.virtual_memory().available)
     needed = bytes_per_voxel(np.dtype(kind), dtype, fields) * scan.grid.size
     if needed <= limit:

@@ -13,7 +13,7 @@ import xarray as xr
 from voxdask import backend
 from voxdask.grid import Grid
 from voxdask.inputs import reader
-from voxdask.segmented import mask_of, open_voxels, parse_labels
+from voxdask.segmented import open_voxels
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.conductance import weights_between
 from voxdask.transport.medium import Medium
@@ -115,52 +115,39 @@ class Scan:
 
 
 def medium_of(
-    scan: Scan, convert: Callable[[np.ndarray], np.ndarray], kind: Any, arrays: Arrays, dtype: Any, *,
+    scan: Scan, read: Callable[[np.ndarray], tuple[np.ndarray, float]], kind: Any, arrays: Arrays, dtype: Any, *,
     periodic: tuple[bool, bool, bool] = (False, False, False), ends: str | None = None,
-) -> Medium:  # fmt: skip
-    """Read a medium: held at faces of the first and last layer, at their centres, or with no ends."""
+    at: tuple[bool, bool] = (True, True),
+) -> tuple[Medium, float]:  # fmt: skip
+    """Read a medium, and how much in it conducts.
+
+    It is held at faces of the first and last layer, at their centres, or has no ends; `at` says which of the two are
+    ends, if not both.
+    """
     n0, n1, n2 = scan.shape
-    values = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), kind)
+    values, total = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), kind), 0.0
+
+    def convert(block: np.ndarray) -> np.ndarray:
+        nonlocal total
+        conducting, amount = read(block)
+        total += amount
+        return conducting
+
     scan.read(convert, values[1:-1, 1:-1, 1:-1], arrays)
     held = np.zeros((2, n1, n2), dtype)
-    if ends == "face":
-        held[0], held[1] = (2 * values[h, 1:-1, 1:-1].astype(dtype) for h in (1, -2))
-    elif ends == "centre":
-        for side, (one, two) in enumerate(((1, 2), (-2, -3))):
+    for side, (one, two) in enumerate(((1, 2), (-2, -3))):
+        if ends == "face" and at[side]:
+            held[side] = 2 * values[one, 1:-1, 1:-1].astype(dtype)
+        elif ends == "centre" and at[side]:
             weights_between(values[one, 1:-1, 1:-1], values[two, 1:-1, 1:-1], held[side])
-        values = values[1:-1]
-        values[0] = values[-1] = 0
+    if ends == "centre":  # the layers of the ends are no part of it
+        values[1 if at[0] else 0] = values[-2 if at[1] else -1] = 0
+        values = values[1 if at[0] else 0 : len(values) - (1 if at[1] else 0)]
     drop = 3 - scan.grid.ndim
     along = tuple(p and not 0 < axis <= drop for axis, p in enumerate(periodic))
     medium = Medium(values, held, scan.factors, along)  # type: ignore[arg-type]
     medium.wrap(arrays)
-    return medium
-
-
-def labelled_medium(
-    scan: Scan,
-    phase: Any,
-    arrays: Arrays,
-    dtype: Any,
-    *,
-    periodic: tuple[bool, bool, bool],
-    ends: str,
-) -> tuple[Medium, float]:
-    """The medium of some labels, and their share of all voxels; ValueError if there are none."""
-    require_labels(scan.image)
-    labels, total = parse_labels("phase", phase), 0
-
-    def member(block: np.ndarray) -> np.ndarray:
-        nonlocal total
-        mine = mask_of(block, labels)
-        total += int(np.count_nonzero(mine))
-        return mine
-
-    medium = medium_of(scan, member, np.uint8, arrays, dtype, periodic=periodic, ends=ends)
-    if total == 0:
-        held = ", ".join(map(str, labels_in(scan)[:20]))
-        raise ValueError(f"phase {phase} is not in the image, which holds {held}")
-    return medium, total / scan.grid.size
+    return medium, total
 
 
 def require_labels(image: xr.DataArray) -> None:

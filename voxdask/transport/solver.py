@@ -65,12 +65,6 @@ class Solver:
     ----------
     team : Team
         Of domains. Voxels that are connected to no end of the medium, where it has ends, are cleared.
-    layers : int
-        Of voxels along the first axis.
-    rounded : float
-        What weights may be off by, relative; zero where they are whole numbers.
-    ends : bool
-        Whether the medium has ends.
     levels : int, optional
         How many levels of graphs the domains have; what is below is solved here. By default all.
 
@@ -80,18 +74,18 @@ class Solver:
         Voxels that are connected to both ends, and to at least one.
     """
 
-    def __init__(self, team: Team, layers: int, rounded: float, ends: bool = True, levels: int | None = None) -> None:
-        self.team, self._layers, self._rounded, self._levels = team, layers, rounded, levels
+    def __init__(self, team: Team, levels: int | None = None) -> None:
+        self.team, self._levels = team, levels
+        self._rounding = float(max(team.all("rounding")))
         self.percolating = self.connected = 0
-        if ends:
+        if any(team.all("has_ends")):
             counts = sum(team.each("keep_reached", unite(team.all("seams"))))
             self.percolating, self.connected = int(counts[3]), int(counts[1:].sum())
 
     @classmethod
     def alone(cls, domain: Domain) -> Solver:
         """On a domain that is the whole medium."""
-        medium = domain.medium
-        return cls(Alone(domain), medium.shape[0], medium.rounding, bool(medium.ends.any()))
+        return cls(Alone(domain))
 
     def prepare(self) -> None:
         """Make the hierarchy and the fields; a medium that nothing passes through needs neither."""
@@ -108,7 +102,7 @@ class Solver:
 
     def nothing(self) -> Steady:
         """What is found where no path leads through."""
-        return Steady(Layers.none(self._layers), 0.0, 0.0, 0, True)
+        return Steady(Layers.joined(self.team.all("no_flow")), 0.0, 0.0, 0, True)
 
     def true_residual(
         self,
@@ -174,7 +168,7 @@ class Solver:
 
     def _error(self, left: float, energy: float) -> float:
         """An estimate of the energy's error, no less than what rounding weights takes."""
-        return max(abs(left), _ROUNDED * self._rounded * abs(energy))
+        return max(abs(left), _ROUNDED * self._rounding * abs(energy))
 
 
 class _Run:

@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 import os
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 
-from voxdask import backend
 from voxdask.report import PeakMemory
-from voxdask.transport.arrays import Arrays
-from voxdask.transport.domain import Domain
-from voxdask.transport.layers import Layers
-from voxdask.transport.medium import Medium
-from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.passage import Passage
+from voxdask.transport.phases import Labelled, Shares
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
-from voxdask.transport.scan import Scan, labelled_medium, medium_of
-from voxdask.transport.solver import Solver, Steady
+from voxdask.transport.scan import Scan
+from voxdask.transport.solver import Steady
 
 
 @dataclass(frozen=True, repr=False)
@@ -191,110 +186,33 @@ def tortuosity(
     warn_of_flat_voxels(scan)
     real = real_dtype(dtype)
     with PeakMemory() as memory:
-        arrays, slabs = arrays_for(scan, real if phase is None else np.uint8, real, memory_limit, store)
-        medium, porosity = _medium_of(scan, phase, arrays, real, sides, ends)
-        through = _Through(scan, medium, arrays, slabs, ends)
-        steady = through.solve(tolerance, iterations)
-        field, share = through.field()
-    d_eff = steady.energy * through.per_energy
+        conducting = Shares(real) if phase is None else Labelled.of(scan, phase)
+        passage = Passage(scan, conducting, real, sides == "periodic", ends)
+        found = passage.solve(tolerance, iterations, memory_limit, store)
+        if isinstance(conducting, Labelled):
+            conducting.require(found.amount, scan)
+    steady, porosity = found.steady, found.amount / scan.grid.size
+    d_eff = steady.energy * passage.per_energy
     error = relative_error(steady)
     warn_unless(steady.converged, "tau", error, tolerance)
     return Tortuosity(
         tau=porosity / d_eff if d_eff else math.inf,
         d_eff=d_eff,
         porosity=porosity,
-        percolating_porosity=through.percolating,
+        percolating_porosity=found.percolating,
         error=error,
         converged=steady.converged,
         iterations=steady.iterations,
         residual=steady.residual,
-        flux=through.along(steady.layers.flux * through.per_energy, "flux"),
-        profile=through.along(_profile(share, steady), "tau"),
-        field=field,
+        flux=passage.along(steady.layers.flux * passage.per_energy, "flux"),
+        profile=passage.along(_profile(found.share, steady), "tau"),
+        field=found.field,
         direction=direction,
         ends=ends,
         voxels=scan.grid.size,
         wall_time=time.perf_counter() - started,
-        peak_memory=memory.above_base,
+        peak_memory=max(memory.above_base, found.peak_memory),
     )
-
-
-def _medium_of(scan: Scan, phase: Any, arrays: Arrays, dtype: np.dtype, sides: str, ends: str) -> tuple[Medium, float]:
-    """What conducts, and its share of all voxels."""
-    periodic = (False, sides == "periodic", sides == "periodic")
-    if phase is not None:
-        return labelled_medium(scan, phase, arrays, dtype, periodic=periodic, ends=ends)
-    total = 0.0
-
-    def share(block: np.ndarray) -> np.ndarray:
-        nonlocal total
-        inside = (block >= 0) & (block <= 1)  # False where it is NaN
-        if not inside.all():
-            raise ValueError(
-                f"image holds {block[~inside][0]} where a share between 0 and 1 is needed (phase=None); give the "
-                "phase's label for a segmented image"
-            )
-        total += block.sum(dtype=np.float64)
-        return block
-
-    kind: Any = dtype
-    medium = medium_of(scan, share, kind, arrays, dtype, periodic=periodic, ends=ends)
-    return medium, total / scan.grid.size
-
-
-class _Mapped:
-    """An array in a file, which Dask would copy if it knew."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.array(self.array[index])
-
-
-class _Through:
-    """Steady flow from one end of a medium to the other."""
-
-    def __init__(self, scan: Scan, medium: Medium, arrays: Arrays, slabs: int, ends: str) -> None:
-        self.scan, self.medium, self.arrays, self.ends = scan, medium, arrays, ends
-        n0, n1, n2 = scan.shape
-        length = n0 if ends == "face" else n0 - 1
-        # the energy of a field that rises by one over the length, in units of D times voxel face over voxel length
-        self.per_energy, self.length = length / (n1 * n2), length
-        self.domain = Domain(medium, arrays, backend.cpu_count(), slabs) if medium.shape[0] else None
-        self.solver = Solver.alone(self.domain) if self.domain else None
-        self.percolating = self.solver.percolating / math.prod(medium.shape) if self.solver else 1.0
-
-    def solve(self, tolerance: float, iterations: int) -> Steady:
-        """The steady field; one of no flux if nothing passes."""
-        if self.solver is None:  # two layers, both held at their centres
-            energy = float(self.medium.ends[0].sum(dtype=np.float64))
-            return Steady(Layers(0, np.array([energy]), np.array([energy]), np.zeros(0)), 0.0, 0.0, 0, True)
-        return self.solver.flow_through(tolerance, iterations)
-
-    def field(self) -> tuple[xr.DataArray, np.ndarray]:
-        """The field, lazy if it is in files, and the conducting voxels of each layer."""
-        if self.domain is None or not self.percolating:
-            share = np.zeros(self.medium.shape[0])
-            x: Any = np.broadcast_to(self.medium.dtype.type(np.nan), self.medium.shape)
-        else:
-            share = self.domain.mask_field()
-            x = self.domain.field()
-        view: Any = self.scan.as_image(x)
-        skipped = 0 if self.ends == "face" else 1
-        if self.arrays.spilled:
-            view = da.from_array(_Mapped(view), name=f"concentration-{uuid.uuid4().hex}", asarray=False)
-        dim = self.scan.direction
-        kept = self.scan.image.isel({dim: slice(skipped, self.scan.shape[0] - skipped)})
-        return xr.DataArray(view, kept.coords, kept.dims, "concentration"), share
-
-    def along(self, values: np.ndarray, name: str) -> xr.DataArray:
-        """Values at the faces between layers, those at the ends among them or not, along the direction."""
-        dim, h = self.scan.direction, self.scan.spacing[0]
-        missing = self.scan.shape[0] + 1 - len(values)
-        at = self.scan.grid.origin[self.scan.order[0]] + h * (np.arange(len(values)) - 0.5 + missing / 2)
-        return xr.DataArray(values, {dim: at}, (dim,), name)
 
 
 def _profile(share: np.ndarray, steady: Steady) -> np.ndarray:
