@@ -6,7 +6,9 @@ whole, is put together and solved there.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +29,7 @@ from voxdask.transport.parallel import even
 from voxdask.transport.phases import Phase
 from voxdask.transport.scan import Scan, medium_of
 from voxdask.transport.solver import Solver, Steady
-from voxdask.transport.team import Sides
+from voxdask.transport.team import Team
 from voxdask.units import parse_bytes
 
 #: An image of fewer voxels is solved here sooner than it is sent out.
@@ -36,6 +38,8 @@ LEAST_VOXELS = 1 << 21
 _GHOSTS = 4
 #: Solves of one image, before losing a worker ends it.
 _ATTEMPTS = 3
+#: Seconds after which a call that has not returned is looked into.
+_PATIENCE = 1.0
 #: The share of a worker's memory that a solve may take; above it, the worker would begin to write to disk.
 _SHARE = 0.6
 
@@ -150,30 +154,43 @@ def _attempt(
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         raise RuntimeError("the active Client has no workers yet; wait for them: client.wait_for_workers(1)")
-    extents, tag = job.extents(len(workers)), uuid.uuid4().hex[:12]
-    parts = []
-    for i, (extent, (address, worker)) in enumerate(zip(extents, workers.items(), strict=False)):
-        there = {"workers": [address], "allow_other_workers": True, "pure": False}
-        image = scan.image.isel({scan.direction: job.rows(extent.known)}).data
-        block = client.compute(image, workers=[address], allow_other_workers=True)
-        share = limit // len(extents) if limit else int(_SHARE * worker["memory_limit"]) or None
-        given = (job, extent, block, worker["nthreads"], share, store, len(extents))
-        parts.append(client.submit(Part, *given, actor=True, key=f"voxdask-domain-{i}-{tag}", **there))
-        del block
-    key = f"voxdask-transport-{tag}"
-    call = client.submit(_solve, parts, job.levels(len(workers)), tolerance, iterations, key=key, pure=False)
-    found: Found = call.result()
+    extents, tag, parts = job.extents(len(workers)), uuid.uuid4().hex[:12], list[Any]()
+    try:
+        for i, (extent, (address, worker)) in enumerate(zip(extents, workers.items(), strict=False)):
+            there: dict[str, Any] = {"workers": [address], "allow_other_workers": True}
+            image = scan.image.isel({scan.direction: job.rows(extent.known)}).data
+            share = limit // len(extents) if limit else int(_SHARE * worker["memory_limit"]) or None
+            given = (job, extent, client.compute(image, **there), worker["nthreads"], share, store, len(extents))
+            parts.append(client.submit(Part, *given, actor=True, key=f"voxdask-domain-{i}-{tag}", **there))
+            del given
+        levels, key = job.levels(len(workers)), f"voxdask-transport-{tag}"
+        found = _result(client.submit(_solve, parts, levels, tolerance, iterations, key=key))
+        fields = []
+        for i, part in enumerate(parts if found.percolating else ()):
+            fields.append(client.submit(_field_of, part, key=f"voxdask-concentration-{i}-{tag}"))
+            wait(fields)  # one after the other, as each is a copy
+    finally:
+        parts.clear()  # an exception keeps this frame, which would keep what is on the cluster
     blocks, axis = [], job.order[0]
-    for i, (extent, part) in enumerate(zip(extents, parts, strict=True)):
+    for i, extent in enumerate(extents):
         shape = list(job.grid.shape)
         shape[axis] = extent.own[1] - extent.own[0]
-        if not found.percolating:
-            blocks.append(da.full(shape, np.nan, job.dtype))
-            continue
-        field = client.submit(_field_of, part, key=f"voxdask-concentration-{i}-{tag}", pure=False)
-        blocks.append(da.from_delayed(field, shape, job.dtype))
-        wait([field])  # one after the other, as each is a copy
+        blocks.append(
+            da.from_delayed(fields[i], shape, job.dtype) if fields else da.full(shape, np.nan, dtype=job.dtype)
+        )
     return replace(found, field=da.concatenate(blocks, axis))
+
+
+def _result(call: Any) -> Found:
+    """What a call returns; what it raises, let go of on the cluster."""
+    error = call.exception()
+    if error is None:
+        found: Found = call.result()
+        return found
+    call.release()
+    if type(error) is RuntimeError and "Actor was lost" in str(error):
+        raise WorkerLostError(str(error)) from error
+    raise error
 
 
 class Part:
@@ -196,9 +213,9 @@ class Part:
     def __init__(
         self, job: Job, extent: Extent, block: Any, threads: int, limit: int | None, store: Any, domains: int
     ) -> None:
-        self._memory = PeakMemory()
+        self._memory, self._session = PeakMemory(), ""
         self._memory.__enter__()
-        self._session = ""
+        self._watched = weakref.finalize(self, self._memory.__exit__)
         block = backend.to_host(block)
         self.scan = job.scan(block)
         kind = job.phase.kind
@@ -214,7 +231,7 @@ class Part:
         known, own = job.rows(extent.known), job.rows(extent.own)
         mine = (slice(None),) * job.order[0] + (slice(own.start - known.start, own.stop - known.start),)
         self._amount = job.phase.read(block[mine])[1]
-        self.domain = Domain(medium, arrays, threads, slabs, extent)
+        self.domain: Domain | None = Domain(medium, arrays, threads, slabs, extent)
 
     def begin(self, session: str) -> float:
         """Be of one solve from now on; how much conducts in the own layers.
@@ -238,45 +255,39 @@ class Part:
         except Exception as error:
             return error
 
-    def end(self) -> int:
-        """The most resident bytes above those at the start."""
-        self._memory.__exit__()
-        return self._memory.above_base
-
-    def field(self) -> np.ndarray:
-        """The own layers of the field, with the axes of the image.
+    def take_field(self) -> np.ndarray:
+        """The own layers of the field, with the axes of the image; the domain is let go.
 
         Raises
         ------
         WorkerLostError
             If there is none.
         """
-        if not self._session:
+        if not self._session or self.domain is None:
             raise WorkerLostError("a worker died that had a part of the field; solve again")
-        return self.scan.as_image(self.domain.field())
+        field = self.scan.as_image(self.domain.field())
+        self.end()
+        return field
+
+    def end(self) -> int:
+        """Let go of the domain, as proxies of this actor live on until they are collected; its peak of memory."""
+        self._watched()
+        self.domain = None
+        return self._memory.above_base
+
+    def peak(self) -> int:
+        """The most resident bytes above those at the start."""
+        return self._memory.above_base
 
 
-class _Workers:
-    """A team of parts."""
+class _Workers(Team):
+    """Parts, each on its worker."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
-        self.parts, self.session = parts, uuid.uuid4().hex
+        self.parts, self.size, self.session = parts, len(parts), uuid.uuid4().hex
 
-    def all(self, step: str, *args: Any) -> list[Any]:
+    def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See :class:`~voxdask.transport.team.Team`."""
-        return self._call(step, [args] * len(self.parts))
-
-    def each(self, step: str, given: Sequence[Any], *args: Any) -> list[Any]:
-        """See :class:`~voxdask.transport.team.Team`."""
-        return self._call(step, [(own, *args) for own in given])
-
-    def beside(self, step: str, edges: Sequence[Sides[Any]], *args: Any) -> list[Any]:
-        """See :class:`~voxdask.transport.team.Team`."""
-        below = [None, *(last for _, last in edges[:-1])]
-        above = [*(first for first, _ in edges[1:]), None]
-        return self.each(step, list(zip(below, above, strict=True)), *args)
-
-    def _call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
         calls = [part.call(self.session, step, args) for part, args in zip(self.parts, each, strict=True)]
         results = self.results(calls)
         for result in results:
@@ -287,23 +298,39 @@ class _Workers:
     def results(self, calls: Sequence[Any]) -> list[Any]:
         """What calls of parts return; WorkerLostError if one of them is gone."""
         try:
-            return [call.result() for call in calls]
+            return [_wait(part, call) for part, call in zip(self.parts, calls, strict=True)]
         except (OSError, RuntimeError) as error:
             raise WorkerLostError(f"a worker died that had a part of the image ({error})") from error
+
+
+def _wait(part: Any, call: Any) -> Any:
+    """What a call of an actor returns; RuntimeError if it is lost, which the call itself may never tell."""
+    while True:
+        try:
+            return call.result(timeout=_PATIENCE)
+        except TimeoutError:
+            _ = part.call  # raises if it is
 
 
 def _solve(parts: Sequence[Any], levels: int, tolerance: float, iterations: int) -> Found:
     """Call the parts of an image; runs on a worker."""
     team = _Workers(parts)
     amount = sum(team.results([part.begin(team.session) for part in parts]))
-    solver = Solver(team, levels)
-    steady = solver.flow_through(tolerance, iterations)
-    passes = solver.percolating > 0
-    share = np.concatenate(team.all("mask_field")) if passes else np.zeros(len(steady.layers.within))
-    peak = max(team.results([part.end() for part in parts]))
+    passes = False
+    try:
+        solver = Solver(team, levels)
+        steady = solver.flow_through(tolerance, iterations)
+        passes = solver.percolating > 0
+        share = np.concatenate(team.all("mask_field")) if passes else np.zeros(len(steady.layers.within))
+        peak = max(team.results([part.peak() for part in parts]))
+    finally:
+        if not passes:
+            with contextlib.suppress(RuntimeError):  # of parts that are lost
+                for part in parts:
+                    part.end()
     return Found(steady, amount, solver.percolating, share, da.zeros(0), peak)
 
 
 def _field_of(part: Any) -> np.ndarray:
-    field: np.ndarray = part.field().result()
+    field: np.ndarray = part.take_field().result()
     return field

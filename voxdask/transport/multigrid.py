@@ -9,7 +9,7 @@ import numpy as np
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.hierarchy import Hierarchy, assemble
 from voxdask.transport.parallel import Workers
-from voxdask.transport.team import Alone, Sides, Team
+from voxdask.transport.team import Local, Sides, Team
 
 #: A level of at most so many nodes is solved directly.
 _DIRECT = 300
@@ -38,7 +38,7 @@ class Multigrid:
             rows = team.all("rows")
             self._cuts = np.cumsum([len(part.end) for part in rows])[:-1]
             self._below = Hierarchy(assemble(rows, arrays, workers), arrays, workers, 1)
-            self._multigrid = Multigrid(Alone(self._below))
+            self._multigrid = Multigrid(Local([self._below]))
         team.all("finish", levels is None)
 
     def solve(self, n: int = 0) -> list[Sides[np.ndarray]]:

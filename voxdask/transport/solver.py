@@ -20,7 +20,7 @@ from voxdask.transport.components import unite
 from voxdask.transport.domain import Domain
 from voxdask.transport.layers import Layers
 from voxdask.transport.multigrid import Multigrid
-from voxdask.transport.team import Alone, Team
+from voxdask.transport.team import Local, Team
 
 #: The smallest eigenvalue of the preconditioned operator is taken to be no larger than this, whatever Ritz values say.
 _LEAST = 0.4
@@ -85,7 +85,7 @@ class Solver:
     @classmethod
     def alone(cls, domain: Domain) -> Solver:
         """On a domain that is the whole medium."""
-        return cls(Alone(domain))
+        return cls(Local([domain]))
 
     def prepare(self) -> None:
         """Make the hierarchy and the fields; a medium that nothing passes through needs neither."""

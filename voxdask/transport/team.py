@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -11,39 +12,42 @@ T = TypeVar("T")
 Sides = tuple[T | None, T | None]
 
 
-class Team(Protocol):
+class Team(ABC):
     """Domains one after the other along the first axis."""
+
+    size: int
+
+    @abstractmethod
+    def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What a method of every domain returns, each called with arguments of its own."""
 
     def all(self, step: str, *args: Any) -> list[Any]:
         """What a method of every domain returns."""
+        return self.call(step, [args] * self.size)
 
     def each(self, step: str, given: Sequence[Any], *args: Any) -> list[Any]:
         """The same, where the first argument is different for every domain."""
+        return self.call(step, [(own, *args) for own in given])
 
     def beside(self, step: str, edges: Sequence[Sides[Any]], *args: Any) -> list[Any]:
         """The same, where the first argument is what the neighbours have for the domain."""
+        below = [None, *(last for _, last in edges[:-1])]
+        above = [*(first for first, _ in edges[1:]), None]
+        return self.each(step, list(zip(below, above, strict=True)), *args)
 
 
-class Alone:
-    """A team of one, called directly.
+class Local(Team):
+    """Domains in this process, called directly.
 
     Examples
     --------
-    >>> Alone([3, 1, 2]).all("index", 1)
-    [1]
+    >>> Local([[3, 1, 2], [5, 1]]).all("index", 1)
+    [1, 1]
     """
 
-    def __init__(self, domain: Any) -> None:
-        self.domain = domain
+    def __init__(self, domains: Sequence[Any]) -> None:
+        self.domains, self.size = domains, len(domains)
 
-    def all(self, step: str, *args: Any) -> list[Any]:
+    def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See :class:`Team`."""
-        return [getattr(self.domain, step)(*args)]
-
-    def each(self, step: str, given: Sequence[Any], *args: Any) -> list[Any]:
-        """See :class:`Team`."""
-        return self.all(step, given[0], *args)
-
-    def beside(self, step: str, edges: Sequence[Sides[Any]], *args: Any) -> list[Any]:
-        """See :class:`Team`."""
-        return self.all(step, (None, None), *args)
+        return [getattr(domain, step)(*args) for domain, args in zip(self.domains, each, strict=True)]
