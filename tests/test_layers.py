@@ -10,7 +10,7 @@ import pytest
 import voxdask
 
 ROWS = """
-    backend units windows grid sources tiff images boundary costs spilling planning device_planning
+    backend units clients windows grid sources tiff images boundary costs spilling planning device_planning
     members chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops kernels familykernel attributes equation
     control
@@ -25,7 +25,9 @@ ROWS = """
     plot studies manufactured verify indicator labels
     segmented configurations surface runs clusters triple bounds
     transport.arrays transport.parallel transport.conductance transport.medium transport.sweeps transport.graph
-    transport.pieces transport.multigrid transport.solver transport.scan transport.options transport.result
+    transport.pieces transport.components transport.team transport.hierarchy transport.layers transport.domain
+    transport.multigrid transport.solver transport.scan transport.phases transport.options transport.cluster
+    transport.passage transport.result
     transport.tortuosity transport.effective transport.electrode transport.extrapolation transport.representative
     transport accessor
 """

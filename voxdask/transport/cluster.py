@@ -16,7 +16,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
-from distributed import KilledWorker, get_worker, wait
+from distributed import KilledWorker, get_client, get_worker, wait
 from distributed.client import FutureCancelledError
 
 from voxdask import backend
@@ -169,6 +169,8 @@ def _attempt(
         for i, part in enumerate(parts if found.percolating else ()):
             fields.append(client.submit(_field_of, part, key=f"voxdask-concentration-{i}-{tag}"))
             wait(fields)  # one after the other, as each is a copy
+            if fields[-1].status != "finished":
+                raise WorkerLostError("a worker died that had a part of the field")
     finally:
         parts.clear()  # an exception keeps this frame, which would keep what is on the cluster
     blocks, axis = [], job.order[0]
@@ -285,6 +287,7 @@ class _Workers(Team):
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts, self.size, self.session = parts, len(parts), uuid.uuid4().hex
+        self.there = self._who_has()
 
     def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See :class:`~voxdask.transport.team.Team`."""
@@ -298,18 +301,23 @@ class _Workers(Team):
     def results(self, calls: Sequence[Any]) -> list[Any]:
         """What calls of parts return; WorkerLostError if one of them is gone."""
         try:
-            return [_wait(part, call) for part, call in zip(self.parts, calls, strict=True)]
+            return [self._wait(call) for call in calls]
         except (OSError, RuntimeError) as error:
             raise WorkerLostError(f"a worker died that had a part of the image ({error})") from error
 
+    def _wait(self, call: Any) -> Any:
+        """What a call returns; of an actor whose worker dies it may never do."""
+        while True:
+            try:
+                return call.result(timeout=_PATIENCE)
+            except TimeoutError:
+                if self._who_has() != self.there:
+                    raise WorkerLostError("it is gone") from None
 
-def _wait(part: Any, call: Any) -> Any:
-    """What a call of an actor returns; RuntimeError if it is lost, which the call itself may never tell."""
-    while True:
-        try:
-            return call.result(timeout=_PATIENCE)
-        except TimeoutError:
-            _ = part.call  # raises if it is
+    def _who_has(self) -> dict[str, Any]:
+        client = get_client()
+        found: dict[str, Any] = client.sync(client.scheduler.who_has, keys=[part.key for part in self.parts])
+        return found
 
 
 def _solve(parts: Sequence[Any], levels: int, tolerance: float, iterations: int) -> Found:
