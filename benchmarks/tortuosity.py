@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 import xarray as xr
+from distributed import Client, LocalCluster
 
 import voxdask as vd
 from voxdask import backend
 
 PEER = Path(__file__).with_name("peer_taufactor.py")
 THREADS = backend.cpu_count()
-PARTS = ("growth", "agreement", "race", "spilled")
+PARTS = ("growth", "agreement", "race", "spilled", "cluster")
 
 
 def noise(size: int, porosity: float, coarse: int = 128) -> np.ndarray:
@@ -157,6 +158,30 @@ def spilled(size: int, limit: str, folder: str | None) -> list[dict[str, Any]]:
     return [row]
 
 
+def cluster(sizes: tuple[int, ...], rounds: int, folder: str | None) -> list[dict[str, Any]]:
+    """The same image, from a file, by all threads here, and by as many processes of one thread each."""
+    rows = []
+    options: dict[str, Any] = {"n_workers": THREADS, "threads_per_worker": 1, "host": "127.0.0.1"}
+    for size in sizes:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            path = f"{place}/image.npy"
+            np.save(path, noise(size, 0.5))
+            corner = vd.open_image(path).image.isel(z=slice(128), y=slice(128), x=slice(128))
+            vd.tortuosity(corner, direction="z")
+            here = [vd.tortuosity(path, direction="z", tolerance=1e-3) for _ in range(rounds)]
+            with LocalCluster(dashboard_address="127.0.0.1:0", **options) as processes, Client(processes):
+                vd.tortuosity(corner, direction="z")
+                there = [vd.tortuosity(path, direction="z", tolerance=1e-3) for _ in range(rounds)]
+        row = {"medium": "noise 0.5", "size": size, "processes": THREADS, "iterations": there[0].iterations}
+        row |= {"apart": there[0].tau / here[0].tau - 1, "seconds": statistics.median(one.wall_time for one in there)}
+        row["seconds here"] = statistics.median(one.wall_time for one in here)
+        row["times longer"] = row["seconds"] / row["seconds here"]
+        row["bytes per voxel of a process"] = max(one.peak_memory for one in there) / (size**3 / THREADS)
+        rows.append(row)
+        print_row(row)
+    return rows
+
+
 def run_peer(python: str, array: np.ndarray, iterations: int) -> dict[str, Any]:
     """The peer's word on an image, from its own process."""
     with tempfile.TemporaryDirectory() as folder:
@@ -180,12 +205,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--sizes", type=int, nargs="+", default=(128, 256, 512), help="of the part growth")
+    parser.add_argument("--sizes", type=int, nargs="+", default=(128, 256, 512), help="of the parts growth and cluster")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--race-size", type=int, default=256)
     parser.add_argument("--spilled-size", type=int, default=1024)
     parser.add_argument("--memory-limit", default="2GB", help="of the part spilled")
-    parser.add_argument("--store", help="folder for the part spilled")
+    parser.add_argument("--store", help="folder for images in files")
     parser.add_argument("--media", nargs="+", choices=list(MEDIA), default=list(MEDIA), help="of growth and race")
     parser.add_argument("--image", help="a tomogram for the part agreement")
     parser.add_argument("--crop", type=int, help="edge of the corner of it that is taken")
@@ -197,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "growth": lambda: growth(tuple(args.media), tuple(args.sizes), args.rounds),
         "agreement": lambda: agreement(args.image, args.crop, args.peer_python, args.peer_iterations),
         "race": lambda: race(tuple(args.media), args.race_size, args.peer_python, args.peer_iterations),
+        "cluster": lambda: cluster(tuple(args.sizes), args.rounds, args.store),
         "spilled": lambda: spilled(args.spilled_size, args.memory_limit, args.store),
     }
     result: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "threads": THREADS}

@@ -102,6 +102,12 @@ def test_what_does_not_conduct(client: Client) -> None:
         vd.tortuosity(image_of(image.astype(float)).chunk(5), phase=None, direction="z")
 
 
+def test_calls_that_take_long_are_looked_into(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, where workers are threads: proxies of the actors come and go beside the actors themselves."""
+    monkeypatch.setattr(module, "_PATIENCE", 1e-4)
+    compare(image_of(random_labels((40, 16, 14), 8, labels=2)), 10, direction="z")
+
+
 def test_small_images_are_solved_here(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST_VOXELS", 1 << 21)
     found = vd.tortuosity(image_of(np.ones((20, 4, 4), np.uint8)).chunk(5), direction="z")

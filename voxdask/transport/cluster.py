@@ -235,8 +235,8 @@ class Part:
         self._amount = job.phase.read(block[mine])[1]
         self.domain: Domain | None = Domain(medium, arrays, threads, slabs, extent)
 
-    def begin(self, session: str) -> float:
-        """Be of one solve from now on; how much conducts in the own layers.
+    def begin(self, session: str) -> tuple[float, str]:
+        """Be of one solve from now on; how much conducts in the own layers, and the address of the worker.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class Part:
         if self._session:
             raise WorkerLostError("a solve lost the worker that it was called from")
         self._session = session
-        return self._amount
+        return self._amount, get_worker().address
 
     def call(self, session: str, step: str, args: Sequence[Any]) -> Any:
         """A method of the domain; what it raises is returned, to be told from what a lost worker raises."""
@@ -287,7 +287,10 @@ class _Workers(Team):
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts, self.size, self.session = parts, len(parts), uuid.uuid4().hex
-        self.there = self._who_has()
+        self.homes: Sequence[str] = ()
+        begun = self.results([part.begin(self.session) for part in parts])
+        self.amount = sum(amount for amount, _ in begun)
+        self.homes = [home for _, home in begun]
 
     def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See :class:`~voxdask.transport.team.Team`."""
@@ -311,19 +314,16 @@ class _Workers(Team):
             try:
                 return call.result(timeout=_PATIENCE)
             except TimeoutError:
-                if self._who_has() != self.there:
-                    raise WorkerLostError("it is gone") from None
-
-    def _who_has(self) -> dict[str, Any]:
-        client = get_client()
-        found: dict[str, Any] = client.sync(client.scheduler.who_has, keys=[part.key for part in self.parts])
-        return found
+                client = get_client()
+                found = client.sync(client.scheduler.who_has, keys=[part.key for part in self.parts])
+                for part, home in zip(self.parts, self.homes, strict=False):
+                    if home not in found.get(part.key, ()):  # others may have proxies
+                        raise WorkerLostError(f"{home} is gone") from None
 
 
 def _solve(parts: Sequence[Any], levels: int, tolerance: float, iterations: int) -> Found:
     """Call the parts of an image; runs on a worker."""
     team = _Workers(parts)
-    amount = sum(team.results([part.begin(team.session) for part in parts]))
     passes = False
     try:
         solver = Solver(team, levels)
@@ -336,7 +336,7 @@ def _solve(parts: Sequence[Any], levels: int, tolerance: float, iterations: int)
             with contextlib.suppress(RuntimeError):  # of parts that are lost
                 for part in parts:
                     part.end()
-    return Found(steady, amount, solver.percolating, share, da.zeros(0), peak)
+    return Found(steady, team.amount, solver.percolating, share, da.zeros(0), peak)
 
 
 def _field_of(part: Any) -> np.ndarray:
