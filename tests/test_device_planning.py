@@ -86,7 +86,7 @@ def test_more_room_on_the_device_is_never_worse(
 def _seconds(problem: Problem, ways: tuple[Route, ...], made: Plan) -> float:
     (route,) = (way for way in ways if (way.depth, way.steps) == (made.depth, made.batch))
     found = Cut(route, made.slab_rows, made.pencil_columns, made.hand_bytes, made.ahead)
-    return spilled_seconds(problem, found, 1, found.rows)
+    return spilled_seconds(problem, found, 1, found.rows, found.columns)
 
 
 @settings(max_examples=15)
@@ -105,7 +105,7 @@ def test_more_room_on_the_host_is_never_worse(case: tuple[Problem, tuple[Route, 
 def test_a_device_too_small_is_told_what_it_takes(case: tuple[Problem, tuple[Route, ...]], power: int) -> None:
     problem, ways = case
     assume(plan(problem, ways, 1 << power) is None)
-    message = r"are free there, and slabs of one row of .* take .*device=\"cpu\""
+    message = r"are free there, and the thinnest slabs of .* take .*device=\"cpu\""
     with pytest.raises(MemoryError, match=message) as caught:
         plan_on_device(problem, device_limit=1 << power, memory_limit=PLENTY, routes=ways)
     number, unit = str(caught.value).split(" take ")[1].split(";")[0].split()

@@ -37,7 +37,8 @@ SCRIPT = textwrap.dedent(
     base = psutil.Process().memory_info().rss
     plan, result = run(rows, size, limit, "big")
     print(json.dumps({
-        "tier": plan.tier, "field": 4 * rows * size**2, "limit": plan.memory_limit, "projected": plan.memory_bytes,
+        "tier": plan.tier, "ahead": plan.ahead, "threads": plan.threads,
+        "field": 4 * rows * size**2, "limit": plan.memory_limit, "projected": plan.memory_bytes,
         "peak": vd.Report.of(result.attrs).peak_memory, "base": base,
     }))
     """
@@ -45,16 +46,17 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.parametrize(
-    ("stepper", "rows", "limit"), [("imex", 1536, "48MB"), ("rk4", 1536, "48MB"), ("tsit5", 1536, "48MB")]
+    ("stepper", "limit", "times"), [("imex", "48MB", 8), ("rk4", "48MB", 8), ("tsit5", "48MB", 8), ("imex", "200MB", 2)]
 )
-def test_spilled_run_stays_below_its_limit(tmp_path, stepper, rows, limit):
-    """A field of more than eight times the limit, in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, str(rows), "256", limit, str(tmp_path), stepper]
+def test_spilled_run_stays_below_its_limit(tmp_path, stepper, limit, times):
+    """A field of many times the limit, in a process of its own; with memory enough, two slabs are worked on at once."""
+    command = [sys.executable, "-c", SCRIPT, "1536", "256", limit, str(tmp_path), stepper]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["tier"] == "spilled"
-    assert found["field"] > 8 * found["limit"]
+    assert found["field"] > times * found["limit"]
     assert found["peak"] <= found["projected"] <= found["limit"]
+    assert (found["ahead"] > 0) == (limit == "200MB" and found["threads"] > 1)
 
 
 SOLVE = textwrap.dedent(

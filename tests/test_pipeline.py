@@ -100,3 +100,26 @@ def test_a_failure_ends_it_when_nobody_works_any_more(what: str, k: int) -> None
     with pytest.raises(OSError, match=f"{what} {k}"):
         log.run()
     assert ("begin", k + 4) not in log.events
+
+
+def test_one_job_fails_while_others_of_its_item_go_on() -> None:
+    """Whoever gives up the memory of an item may be sure that nobody is at it."""
+    started, going, done = threading.Event(), threading.Event(), []
+
+    def slow() -> None:
+        started.set()
+        going.wait(5)
+        done.append("slow")
+
+    def bad() -> None:
+        started.wait(5)
+        threading.Timer(0.1, going.set).start()
+        raise OSError("bad")
+
+    with ThreadPoolExecutor(2) as pool:
+        shared = SharedOut(pool.submit)
+        shared.begin(0, [bad, slow])
+        with pytest.raises(OSError, match="bad"):
+            shared.end(0)
+        shared.give_up()
+        assert done == ["slow"]

@@ -12,7 +12,6 @@ from voxdask import halo
 from voxdask.deferred import Stream
 from voxdask.halo import PaddedRows, PieceRows
 from voxdask.system import System
-from voxdask.units import format_bytes
 from voxdask.windows import Part, Sweep, Turn, aligned
 
 
@@ -109,8 +108,6 @@ class Window:
         else:
             shape, dtype = (rows, *(n + 2 * self.depth for n in system.grid.shape[1:])), system.dtype
         apart = aligned(rows * width.held)
-        if place + apart * len(names) > len(self.memory):
-            raise MemoryError(f"a sweep takes more than the {format_bytes(len(self.memory))} that were foreseen for it")
         return {name: view(self.memory, place + k * apart, shape, dtype) for k, name in enumerate(names)}
 
 

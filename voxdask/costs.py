@@ -70,8 +70,16 @@ def at_each(threads: int, ahead: int) -> int:
     return math.ceil(threads / 2) if ahead else threads
 
 
-def _at_work(ahead: int) -> float:
-    return _AT_WORK_AHEAD if ahead else _AT_WORK
+def shares(size: int, width: int, threads: int, ahead: int) -> int:
+    """Into how many parts a slab or pencil is cut, of at most `width`: as many for one thread as for another."""
+    each = at_each(threads, ahead)
+    return min(size, each * math.ceil(size / (each * width)))
+
+
+def _at_work(parts: int, threads: int, ahead: int) -> float:
+    """Threads that are at work, of a slab or pencil in so many parts, on the average."""
+    busy = min(threads, (2 if ahead else 1) * min(parts, at_each(threads, ahead)))
+    return busy * (_AT_WORK_AHEAD if ahead else _AT_WORK)
 
 
 def sweep_seconds(
@@ -85,13 +93,14 @@ def sweep_seconds(
     size : int
         Rows of the axis.
     rows, tile_rows : int
-        Thickness of a slab and of a tile.
+        Thickness of a slab, and most of a tile.
     threads : int
     rates : Rates
     ahead : int
         Slabs under way when another is begun.
     """
-    tile = min(tile_rows, math.ceil(rows / at_each(threads, ahead)))
+    parts = shares(rows, tile_rows, threads, ahead)
+    tile = rows / parts
     work = 0.0
     for link in chain.links:
         if link.work in ("advance", "forward"):
@@ -103,7 +112,7 @@ def sweep_seconds(
     turns, moved = len(chain.links) * math.ceil(size / rows), chain.traffic * rates.moved
     # while the first slab is read and the last one is written, nothing else is to be done
     ends = moved * rows / 2
-    return size * (work + moved) / (_at_work(ahead) * threads) + turns * rates.turn + ends
+    return size * (work + moved) / _at_work(parts, threads, ahead) + turns * rates.turn + ends
 
 
 def pencils_seconds(
@@ -111,6 +120,7 @@ def pencils_seconds(
     columns: int,
     column_bytes: int,
     wide: int,
+    tile_columns: int,
     slabs: int,
     threads: int,
     rates: Rates,
@@ -124,8 +134,8 @@ def pencils_seconds(
         For each transform, spectra that are read and written.
     columns, column_bytes : int
         Columns of a spectrum of all fields, and bytes of one.
-    wide : int
-        Columns of a pencil.
+    wide, tile_columns : int
+        Columns of a pencil, and most of a tile.
     slabs : int
         What the first axis is cut into.
     threads : int
@@ -136,7 +146,8 @@ def pencils_seconds(
     seconds = 0.0
     for read, written in transforms:
         moved = (read + written) * column_bytes * rates.moved
-        seconds += columns * (rates.through + moved) / (_at_work(ahead) * threads) + moved * wide / 2
+        at_work = _at_work(shares(wide, tile_columns, threads, ahead), threads, ahead)
+        seconds += columns * (rates.through + moved) / at_work + moved * wide / 2
         pencils = math.ceil(columns / wide)
         # every crossing is written by a slab, read and written by a pencil, and read by a slab
         seconds += pencils * (rates.turn + 4 * slabs * rates.file / threads)

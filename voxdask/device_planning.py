@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from voxdask.costs import Rates
 from voxdask.planning import OVERHEAD_BYTES, Plan, Problem, least, spill, spilled_seconds
-from voxdask.spilling import FILE_BYTES, Cut, Route, cut
+from voxdask.spilling import FILE_BYTES, Cut, Route, cut, window_bytes
 from voxdask.units import format_bytes
 
 #: The share of a device's memory that is planned for: pools and plans of transforms take some, too.
@@ -69,7 +69,7 @@ def plan_on_device(
     Raises
     ------
     MemoryError
-        If not even slabs of one row fit on the device.
+        If no slabs fit on the device, however thin.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def plan_on_device(
 
     if not (found := cuts(limit)):
         raise MemoryError(_too_small(problem, device_limit, lambda free: free >= whole or bool(cuts(free))))
-    best = min(found, key=lambda each: spilled_seconds(problem, each, 1, each.rows, rates))
+    best = min(found, key=lambda each: spilled_seconds(problem, each, 1, each.rows, each.columns, rates))
     rows, columns, route = best.rows, best.columns, best.route
     state = problem.fields * problem.padded_row_bytes * size
     held = route.states * state + problem.constants * problem.padded_row_bytes * size
@@ -119,10 +119,11 @@ def plan_on_device(
         )  # fmt: skip
     on_disk = spill(problem, memory_limit, 1, OVERHEAD_BYTES + held, [route])
     rows, columns = min(rows, on_disk.slab_rows), min(columns, on_disk.pencil_columns)
+    at_hand = max(best.bytes, window_bytes(route, size, rows, 0))  # slabs thinner than the reach take more
     return Plan(
-        "spilled", problem, 1, rows, columns, rows, columns, route.depth, route.steps, best.bytes, on_disk.save_rows,
+        "spilled", problem, 1, rows, columns, rows, columns, route.depth, route.steps, at_hand, on_disk.save_rows,
         on_disk.save_rows, on_disk.memory_bytes, on_disk.disk_bytes, memory_limit, f"{reason}, nor on the host",
-        device_bytes=taken,
+        device_bytes=taken + at_hand - best.bytes,
     )  # fmt: skip
 
 
@@ -131,7 +132,7 @@ def _too_small(problem: Problem, device_limit: int, fits: Callable[[int], bool])
     power = next(1 << k for k in range(63) if fits(1 << k))
     needed = int(least(power // 2, power, fits) / _SHARE) + 1
     return (
-        f"the run cannot go through the GPU: {format_bytes(device_limit)} are free there, and slabs of one row of "
-        f"{' x '.join(map(str, problem.shape[1:])) or '1'} voxels take {format_bytes(needed)}; end what else uses the "
-        'GPU, or use device="cpu"'
+        f"the run cannot go through the GPU: {format_bytes(device_limit)} are free there, and the thinnest slabs "
+        f"of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels a row take {format_bytes(needed)}; end what else "
+        'uses the GPU, or use device="cpu"'
     )

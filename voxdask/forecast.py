@@ -34,7 +34,7 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
     """
     if plan.tier == "spilled":
         cut = Cut(_route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead)
-        seconds = spilled_seconds(plan.problem, cut, plan.threads, plan.rows, rates)
+        seconds = spilled_seconds(plan.problem, cut, plan.threads, plan.rows, plan.columns, rates)
         return replace(with_traffic(plan, routes), step_seconds=seconds)
     route = routes[0]
     seconds, traffic = _seconds_in_memory(plan, route, rates), _streamed_bytes(plan, route)

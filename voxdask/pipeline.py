@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from typing import Any
 
 
@@ -66,7 +66,8 @@ def pipeline(
             if k + 1 < count:
                 take(k + 1)
                 loading[k + 1] = io.submit(load, k + 1)
-            loading.pop(k).result()
+            loading[k].result()
+            del loading[k]
             begin(k)
         while ended < count:
             end_next()
@@ -106,11 +107,13 @@ class SharedOut:
         """Wait until an item is done."""
         if k in self._prepared:
             self._share_out(k)
+        wait(self._going[k])  # what has begun is known to :meth:`give_up` until all of it has ended
         for job in self._going.pop(k):
             job.result()
 
     def _share_out(self, k: int) -> None:
-        self.begin(k, self._prepared.pop(k).result())
+        self.begin(k, self._prepared[k].result())
+        del self._prepared[k]
 
     def give_up(self) -> None:
         """Wait until nobody works any more."""

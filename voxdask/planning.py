@@ -209,7 +209,11 @@ class Plan:
         lines = [
             ("tier", f"{self.tier}: {self.reason}"),
             ("grid", f"{shape} = {self.problem.voxels:,} voxels, {8 * self.problem.itemsize}-bit"),
-            ("slabs", f"{self.slab_rows} rows, worked on {self.rows} at a time by {self.threads} threads"),
+            (
+                "slabs",
+                f"{self.slab_rows} rows, worked on {self.rows} at a time by {self.threads} threads"
+                + (f", up to {self.ahead + 1} under way" if self.ahead else ""),
+            ),
             ("pencils", f"{self.pencil_columns} columns, worked on {self.columns} at a time"),
             (
                 "memory",
@@ -293,7 +297,8 @@ def make_plan(
     routes : callable
         Gives the ways in which a run may be spilled; asked only if it must be.
     rates : callable
-        Gives what parts of a step cost; asked only if there is a choice of routes.
+        Gives what parts of a step cost; asked only if there is a choice of routes. Along a single one, threads and
+        slabs are chosen by nominal rates.
 
     Returns
     -------
@@ -360,7 +365,7 @@ def spill(
     Raises
     ------
     MemoryError
-        If there is no route, or not even slabs of one row fit.
+        If there is no route, or no slabs fit, however thin.
     """
     if not routes:
         raise MemoryError(
@@ -390,12 +395,17 @@ def spill(
     def fixed_bytes(workers: int, limit: int) -> int:
         return OVERHEAD_BYTES + workers * SAVE_SLABS * save_rows(workers, limit) * problem.row_bytes
 
-    for workers in range(threads, 0, -1):
-        ways = itertools.product(routes, (AHEAD, 0) if workers > 1 else (0,))
-        cuts = [found for route, ahead in ways if (found := cut_for(route, workers, memory_limit, ahead))]
-        if not cuts:
-            continue
-        best = min(cuts, key=lambda found: spilled_seconds(problem, found, workers, cache_rows, rates))
+    # more threads take more memory, which makes slabs thinner
+    ways = itertools.product(range(threads, 0, -1), routes, (AHEAD, 0))
+    cuts = [
+        (workers, found)
+        for workers, route, ahead in ways
+        if (workers > 1 or not ahead) and (found := cut_for(route, workers, memory_limit, ahead))
+    ]
+    if cuts:
+        workers, best = min(
+            cuts, key=lambda each: spilled_seconds(problem, each[1], each[0], cache_rows, cache_columns, rates)
+        )
         rows, columns, route = best.rows, best.columns, best.route
         thin = (min(cache_rows, rows), min(cache_columns, columns))
         total = fixed_bytes(workers, memory_limit) + tiles(workers, *thin) + best.bytes
@@ -414,12 +424,14 @@ def spill(
     needed = least(power // 2, power, lambda limit: any(cut_for(route, 1, limit) for route in routes))
     needed = int(1.05 * needed)  # it is printed to two digits, which may round down
     raise MemoryError(
-        f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: with slabs of one "
-        f"row of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels, what is at hand takes {format_bytes(needed)}"
+        f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: with the thinnest "
+        f"slabs of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels a row, it takes {format_bytes(needed)}"
     )
 
 
-def spilled_seconds(problem: Problem, found: Cut, threads: int, tile_rows: int, rates: Rates | None = None) -> float:
+def spilled_seconds(
+    problem: Problem, found: Cut, threads: int, tile_rows: int, tile_columns: int, rates: Rates | None = None
+) -> float:
     """What a step along a route costs."""
     rates, route = rates or problem.nominal_rates, found.route
     seconds = sum(
@@ -429,7 +441,7 @@ def spilled_seconds(problem: Problem, found: Cut, threads: int, tile_rows: int, 
     columns = problem.fields * problem.columns
     slabs = math.ceil(problem.shape[0] / found.rows)
     seconds += pencils_seconds(
-        route.pencils, columns, problem.column_bytes, found.columns, slabs, threads, rates, found.ahead
+        route.pencils, columns, problem.column_bytes, found.columns, tile_columns, slabs, threads, rates, found.ahead
     )
     return seconds / route.steps
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from voxdask.windows import Chain, sweep
+from voxdask.windows import Chain, aligned, sweep
 
 #: Most bytes of a slab of one field in a file of its own.
 FILE_BYTES = 64 << 20
@@ -87,7 +87,7 @@ def window_bytes(route: Route, size: int, rows: int, ahead: int) -> int:
 
 
 def pencils_ahead(ahead: int) -> int:
-    """Pencils under way when another is begun: they are so wide that all threads are at one."""
+    """Pencils under way when another is begun: one at most, as they are wide."""
     return min(ahead, 1)
 
 
@@ -98,7 +98,8 @@ def pencils_held(ahead: int) -> int:
 
 def pencil_bytes(route: Route, column_bytes: int, columns: int, ahead: int) -> int:
     """Bytes of the pencils that a route holds at once."""
-    return pencils_held(ahead) * max((max(pair) for pair in route.pencils), default=0) * columns * column_bytes
+    spectra = max((max(pair) for pair in route.pencils), default=0)
+    return pencils_held(ahead) * spectra * aligned(columns * column_bytes)
 
 
 def cut(
@@ -137,7 +138,7 @@ def cut(
     Returns
     -------
     Cut, optional
-        None if not even slabs of one row fit.
+        None if no slabs fit, however thin.
     """
     size = shape[0]
     most_rows = max(1, min(size // LEAST_PARTS, FILE_BYTES // row_bytes))
@@ -149,7 +150,9 @@ def cut(
 
     # thick slabs leave room for tiles of pencils as wide as they should be, if there is any
     widths = (min(tile_columns, most_columns), 1)
-    rows = next((fit for wide in widths if (fit := _largest(most_rows, partial(rows_fit, wide)))), 0)
+    # slabs thinner than the reach take more, the thinner they are, as more of them are held
+    reach = min(max((link.reach for chain in route.all_chains for link in chain.links), default=1), most_rows)
+    rows = next((fit for wide in widths if (fit := _largest(most_rows, partial(rows_fit, wide), reach))), 0)
     if rows == 0:
         return None
     rows -= rows % tile_rows if rows > tile_rows else 0  # whole tiles have the fewest rows around them
@@ -164,9 +167,11 @@ def cut(
     return Cut(route, rows, wide, max(at_hand, pencil_bytes(route, column_bytes, wide, ahead)), ahead)
 
 
-def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number from 1 to `most` that fits, if smaller ones do; 0 if not even 1 does."""
-    low, high = 0, most
+def _largest(most: int, fits: Callable[[int], bool], rising: int = 1) -> int:
+    """The largest number from 1 to `most` that fits, or 0; from `rising` on, smaller ones do if larger ones do."""
+    low, high = max(rising, 1), most
+    if not fits(low):
+        return next((number for number in range(low - 1, 0, -1) if fits(number)), 0)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)

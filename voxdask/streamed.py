@@ -19,7 +19,7 @@ import numpy as np
 
 from voxdask import backend, halo, passes, tiles, windows
 from voxdask.at_hand import Window, view
-from voxdask.costs import at_each
+from voxdask.costs import shares
 from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream, StreamedState, Sum
 from voxdask.halo import ArrayRows
 from voxdask.kernels import Filter, Update, update_of
@@ -33,6 +33,7 @@ from voxdask.steppers.base import Terms
 from voxdask.storage import Rows, Spectra
 from voxdask.system import SUM, Operators, System, saved_by
 from voxdask.tiles import Workspace
+from voxdask.units import format_bytes
 from voxdask.windows import Chain, Turn, Width, aligned, domain_rows
 
 
@@ -264,10 +265,11 @@ class StreamedFields(Deferred):
 
     def _memory_of(self, size: int) -> Any:
         """Memory for what is at hand in a sweep; one piece serves them all."""
-        if len(self._memory) < size:
-            self._memory = pages(0)  # the last one goes first
-            size = max(size, self.plan.hand_bytes)
-            self._memory = pages(size) if self.like is None else backend.namespace(self.like).empty(size, np.uint8)
+        most = self.plan.hand_bytes
+        if size > most:
+            raise MemoryError(f"a sweep takes {format_bytes(size)}, more than the {format_bytes(most)} foreseen for it")
+        if len(self._memory) < most:
+            self._memory = pages(most) if self.like is None else backend.namespace(self.like).empty(most, np.uint8)
         return self._memory
 
     def _jobs(self, link: Link, turn: Turn, window: Window) -> list[Callable[[], None]]:
@@ -357,6 +359,5 @@ class StreamedFields(Deferred):
 
         On a device there are as many `parts`.
         """
-        threads = at_each(self.plan.threads, self.plan.ahead)
-        count = min(size, threads * math.ceil(size / (threads * width)) if self.like is None else parts)
+        count = shares(size, width, self.plan.threads, self.plan.ahead) if self.like is None else min(size, parts)
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))

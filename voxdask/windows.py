@@ -260,7 +260,7 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool, ahead: int = AHEAD
                 last[part] = t
                 needed = max(needed, ready.get(part, -1))
             mine = known[stream, max(lo // rows * rows, -streams[stream])]
-            if reach:  # ghost layers are filled, and given nodes set, in place: nobody else may be at that slab
+            if reach:  # ghost layers are filled, and given nodes set, in place: who began before is done with that slab
                 needed = max(needed, used.get(mine, -1))
             used[mine] = t
             if hi + reach > size:  # the first rows follow the last
