@@ -13,10 +13,10 @@ from test_transport import image_of, random_labels, reference_through
 
 import voxdask as vd
 from voxdask.transport.arrays import Arrays
-from voxdask.transport.cluster import Job
 from voxdask.transport.domain import Domain
+from voxdask.transport.job import Job
 from voxdask.transport.phases import Labelled, Phase, Relative
-from voxdask.transport.scan import Scan, medium_of
+from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Solver, Steady
 from voxdask.transport.team import Local
 
@@ -32,9 +32,7 @@ def spread(
     for extent in job.extents(count):
         part = Scan(scan.image.isel({scan.direction: job.rows(extent.known)}), scan.grid, scan.order)
         part = job.scan(part.image.values)
-        at = extent.known[0] == 0, extent.known[1] == job.shape[0]
-        sides = (False, periodic, periodic)
-        medium, _ = medium_of(part, phase.read, phase.kind, arrays, DOUBLE, periodic=sides, ends=ends, at=at)
+        medium, _ = job.medium(part, arrays, extent.known[0] == 0, extent.known[1] == job.shape[0])
         domains.append(Domain(medium, arrays, 1, slabs, extent))
     return Solver(Local(domains), job.levels(count))
 

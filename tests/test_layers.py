@@ -26,8 +26,8 @@ ROWS = """
     segmented configurations surface runs clusters triple bounds
     transport.arrays transport.parallel transport.conductance transport.medium transport.sweeps transport.graph
     transport.pieces transport.components transport.team transport.hierarchy transport.layers transport.domain
-    transport.multigrid transport.solver transport.scan transport.phases transport.options transport.cluster
-    transport.passage transport.result
+    transport.walls transport.multigrid transport.solver transport.scan transport.phases transport.job
+    transport.options transport.cluster transport.workplace transport.passage transport.result
     transport.tortuosity transport.effective transport.electrode transport.extrapolation transport.representative
     transport accessor
 """

@@ -65,6 +65,17 @@ def test_a_direct_solver_finds_the_same_diffusivity(client: Client) -> None:
     np.testing.assert_allclose(np.diag(found.tensor), expected, rtol=1e-8)
 
 
+@pytest.mark.parametrize("reservoir", ["first", "last"])
+@pytest.mark.parametrize("moments", [1, 4])
+def test_an_electrode(client: Client, reservoir: Any, moments: int) -> None:
+    image = image_of(random_labels((33, 14, 12), 3, labels=2), spacing=(1.0, 0.8, 1.0))
+    options: dict[str, Any] = {"direction": "z", "reservoir": reservoir, "moments": moments, **EXACT}
+    here, there = vd.electrode_tortuosity(image, **options), vd.electrode_tortuosity(image.chunk(9), **options)
+    for name in ("tau", "porosity", "open_porosity", "wall_area", "resistance", "capacitance"):
+        assert getattr(there, name) == pytest.approx(getattr(here, name), rel=1e-9)
+    np.testing.assert_allclose(there.ladder, here.ladder, rtol=1e-6)
+
+
 def test_flat_images_and_fractions(client: Client) -> None:
     compare(image_of(random_labels((40, 30), 1, labels=3)), 16, phase=(0, 1), direction="y")
     grey = np.random.default_rng(0).uniform(0.1, 1, (20, 8, 9))

@@ -1,4 +1,4 @@
-"""Steady flow on the workers of a cluster: a domain on each, held by an actor, and one task that calls them all.
+"""Solves on the workers of a cluster: a domain on each, held by an actor, and one task that calls them all.
 
 What two domains tell each other goes through that task. What is below their last level of graphs, a small part of the
 whole, is put together and solved there.
@@ -9,33 +9,31 @@ from __future__ import annotations
 import contextlib
 import uuid
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import xarray as xr
 from distributed import KilledWorker, get_client, get_worker, wait
 from distributed.client import FutureCancelledError
 
 from voxdask import backend
 from voxdask.clients import free_memory
-from voxdask.grid import Grid
 from voxdask.report import PeakMemory
 from voxdask.transport.domain import Domain, Extent
+from voxdask.transport.job import Job
 from voxdask.transport.options import arrays_for
-from voxdask.transport.parallel import even
-from voxdask.transport.phases import Phase
-from voxdask.transport.scan import Scan, medium_of
-from voxdask.transport.solver import Solver, Steady
+from voxdask.transport.scan import Scan
+from voxdask.transport.solver import Solver
 from voxdask.transport.team import Team
 from voxdask.units import parse_bytes
 
+#: What a solver is to do: its result, and whether the field is wanted.
+Work = Callable[[Solver], tuple[Any, bool]]
+
 #: An image of fewer voxels is solved here sooner than it is sent out.
 LEAST_VOXELS = 1 << 21
-#: Layers beyond its own that a domain reads: its neighbour's first blocks, and what tells how those are cut.
-_GHOSTS = 4
 #: Solves of one image, before losing a worker ends it.
 _ATTEMPTS = 3
 #: Seconds after which a call that has not returned is looked into.
@@ -45,88 +43,39 @@ _SHARE = 0.6
 
 
 @dataclass(frozen=True)
-class Job:
-    """What workers need to know of a solve; see :class:`~voxdask.transport.passage.Passage`.
+class Done:
+    """What came of it.
 
     Attributes
     ----------
-    grid, order
-        Of the image's :class:`~voxdask.transport.scan.Scan`.
-    phase : Phase
-    dtype : dtype
-    periodic : bool
-    ends : str
+    result : Any
+        Of the work.
+    amount : float
+        Of what conducts, in voxels.
+    has_field : bool
+    peak_memory : int
+        The most resident bytes above those at the start, of any worker; 0 where there are none.
     """
 
-    grid: Grid
-    order: tuple[int, ...]
-    phase: Phase
-    dtype: np.dtype
-    periodic: bool
-    ends: str
-
-    @property
-    def skipped(self) -> int:
-        """Layers at each end of the image that are held, and no part of the medium."""
-        return 1 if self.ends == "centre" else 0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of the medium."""
-        n0, n1, n2 = self.scan(None).shape
-        return n0 - 2 * self.skipped, n1, n2
-
-    def scan(self, block: np.ndarray | None) -> Scan:
-        """Of some layers of the image."""
-        if block is None:
-            return Scan(None, self.grid, self.order)  # type: ignore[arg-type]
-        return Scan(xr.DataArray(block, dims=self.grid.dims), replace(self.grid, shape=block.shape), self.order)
-
-    def extents(self, workers: int) -> list[Extent]:
-        """Domains for so many workers, or fewer; their bounds are those of blocks of two or more levels."""
-        shape = n0, _, _ = self.shape
-        own = even(n0, min(workers, n0 // (2 * self.blocks(workers))), self.blocks(workers))
-        return [Extent(shape, (a, b), (max(a - _GHOSTS, 0), min(b + _GHOSTS, n0))) for a, b in own]
-
-    def levels(self, workers: int) -> int:
-        """Levels of graphs whose blocks are within domains."""
-        return self.blocks(workers).bit_length() - 1
-
-    def blocks(self, workers: int) -> int:
-        """Layers of the largest blocks that domains are made of."""
-        return 8 if self.shape[0] >= 32 * workers else 4
-
-    def rows(self, layers: tuple[int, int]) -> slice:
-        """Layers of the image for those of the medium, with an end that is beside them."""
-        (lo, hi), n0, s = layers, self.shape[0], self.skipped
-        return slice(lo + s if lo else 0, hi + s if hi < n0 else n0 + 2 * s)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What workers found: as :class:`~voxdask.transport.passage.Passed`, `percolating` in voxels, a field of Dask."""
-
-    steady: Steady
+    result: Any
     amount: float
-    percolating: float
-    share: np.ndarray
-    field: da.Array
-    peak_memory: int
+    has_field: bool
+    peak_memory: int = 0
 
 
 class WorkerLostError(RuntimeError):
     """A worker died that had a part of the image."""
 
 
-def is_worth_it(scan: Scan, ends: str) -> bool:
+def is_worth_it(scan: Scan) -> bool:
     """Whether an image is large enough for domains."""
-    return scan.grid.size >= LEAST_VOXELS and scan.shape[0] >= 16
+    return scan.grid.size >= LEAST_VOXELS and scan.shape[0] >= 18
 
 
-def solve(
-    client: Any, scan: Scan, job: Job, tolerance: float, iterations: int, memory_limit: str | int | None, store: Any
-) -> Found:
-    """Solve on all workers; begun anew on those that are left if one dies.
+def carry_out(
+    client: Any, scan: Scan, job: Job, work: Work, memory_limit: str | int | None, store: Any
+) -> tuple[Done, da.Array | None]:
+    """Have all workers do what a solver is to do; begun anew on those that are left if one dies.
 
     Raises
     ------
@@ -138,7 +87,7 @@ def solve(
     limit = parse_bytes(memory_limit) if memory_limit is not None else None
     for attempt in range(_ATTEMPTS):
         try:
-            return _attempt(client, scan, job, tolerance, iterations, limit, store)
+            return _attempt(client, scan, job, work, limit, store)
         except (WorkerLostError, KilledWorker, FutureCancelledError) as error:
             if attempt == _ATTEMPTS - 1:
                 raise RuntimeError(
@@ -149,8 +98,8 @@ def solve(
 
 
 def _attempt(
-    client: Any, scan: Scan, job: Job, tolerance: float, iterations: int, limit: int | None, store: Any
-) -> Found:
+    client: Any, scan: Scan, job: Job, work: Work, limit: int | None, store: Any
+) -> tuple[Done, da.Array | None]:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
         raise RuntimeError("the active Client has no workers yet; wait for them: client.wait_for_workers(1)")
@@ -163,10 +112,11 @@ def _attempt(
             given = (job, extent, client.compute(image, **there), worker["nthreads"], share, store, len(extents))
             parts.append(client.submit(Part, *given, actor=True, key=f"voxdask-domain-{i}-{tag}", **there))
             del given
-        levels, key = job.levels(len(workers)), f"voxdask-transport-{tag}"
-        found = _result(client.submit(_solve, parts, levels, tolerance, iterations, key=key))
+        done = _result(client.submit(_call, parts, job.levels(len(workers)), work, key=f"voxdask-transport-{tag}"))
+        if not done.has_field:
+            return done, None
         fields = []
-        for i, part in enumerate(parts if found.percolating else ()):
+        for i, part in enumerate(parts):
             fields.append(client.submit(_field_of, part, key=f"voxdask-concentration-{i}-{tag}"))
             wait(fields)  # one after the other, as each is a copy
             if fields[-1].status != "finished":
@@ -174,21 +124,19 @@ def _attempt(
     finally:
         parts.clear()  # an exception keeps this frame, which would keep what is on the cluster
     blocks, axis = [], job.order[0]
-    for i, extent in enumerate(extents):
+    for field, extent in zip(fields, extents, strict=True):
         shape = list(job.grid.shape)
         shape[axis] = extent.own[1] - extent.own[0]
-        blocks.append(
-            da.from_delayed(fields[i], shape, job.dtype) if fields else da.full(shape, np.nan, dtype=job.dtype)
-        )
-    return replace(found, field=da.concatenate(blocks, axis))
+        blocks.append(da.from_delayed(field, shape, job.dtype))
+    return done, da.concatenate(blocks, axis)
 
 
-def _result(call: Any) -> Found:
+def _result(call: Any) -> Done:
     """What a call returns; what it raises, let go of on the cluster."""
     error = call.exception()
     if error is None:
-        found: Found = call.result()
-        return found
+        done: Done = call.result()
+        return done
     call.release()
     if type(error) is RuntimeError and "Actor was lost" in str(error):
         raise WorkerLostError(str(error)) from error
@@ -220,20 +168,15 @@ class Part:
         self._watched = weakref.finalize(self, self._memory.__exit__)
         block = backend.to_host(block)
         self.scan = job.scan(block)
-        kind = job.phase.kind
         arrays, slabs = arrays_for(
-            self.scan, kind, job.dtype, limit or free_memory() // domains, store or get_worker().local_directory,
-            threads=threads,
+            self.scan, job.phase.kind, job.dtype, limit or free_memory() // domains,
+            store or get_worker().local_directory, fields=job.fields, threads=threads,
         )  # fmt: skip
-        at = extent.known[0] == 0, extent.known[1] == job.shape[0]
-        medium, _ = medium_of(
-            self.scan, job.phase.read, kind, arrays, job.dtype, periodic=(False, job.periodic, job.periodic),
-            ends=job.ends, at=at,
-        )  # fmt: skip
+        medium, _ = job.medium(self.scan, arrays, extent.known[0] == 0, extent.known[1] == job.shape[0])
         known, own = job.rows(extent.known), job.rows(extent.own)
         mine = (slice(None),) * job.order[0] + (slice(own.start - known.start, own.stop - known.start),)
         self._amount = job.phase.read(block[mine])[1]
-        self.domain: Domain | None = Domain(medium, arrays, threads, slabs, extent)
+        self.domain: Domain | None = job.domain(medium, arrays, threads, slabs, extent)
 
     def begin(self, session: str) -> tuple[float, str]:
         """Be of one solve from now on; how much conducts in the own layers, and the address of the worker.
@@ -321,22 +264,17 @@ class _Workers(Team):
                         raise WorkerLostError(f"{home} is gone") from None
 
 
-def _solve(parts: Sequence[Any], levels: int, tolerance: float, iterations: int) -> Found:
+def _call(parts: Sequence[Any], levels: int, work: Work) -> Done:
     """Call the parts of an image; runs on a worker."""
-    team = _Workers(parts)
-    passes = False
+    team, has_field = _Workers(parts), False
     try:
-        solver = Solver(team, levels)
-        steady = solver.flow_through(tolerance, iterations)
-        passes = solver.percolating > 0
-        share = np.concatenate(team.all("mask_field")) if passes else np.zeros(len(steady.layers.within))
-        peak = max(team.results([part.peak() for part in parts]))
+        result, has_field = work(Solver(team, levels))
+        return Done(result, team.amount, has_field, max(team.results([part.peak() for part in parts])))
     finally:
-        if not passes:
+        if not has_field:
             with contextlib.suppress(RuntimeError):  # of parts that are lost
                 for part in parts:
                     part.end()
-    return Found(steady, team.amount, solver.percolating, share, da.zeros(0), peak)
 
 
 def _field_of(part: Any) -> np.ndarray:

@@ -74,11 +74,14 @@ class Domain(Hierarchy):
     ----------
     x : ndarray
         The field.
+    source : ndarray
+        What enters each voxel, for solves that have one.
     ranges : list of (int, int)
         Slabs of the own layers.
     """
 
     x: np.ndarray
+    source: np.ndarray
 
     def __init__(
         self, medium: Medium, arrays: Arrays, threads: int, slabs: int, extent: Extent | None = None
@@ -184,7 +187,7 @@ class Domain(Hierarchy):
         ghosts: Sides[np.ndarray],
         held: tuple[float, float],
         jumps: tuple[float, ...],
-        source: np.ndarray | None,
+        charged: bool,
     ) -> Layers:
         """r = b - A x, from differences; see :meth:`Solver.solve`."""
         self._put_layers(self.x, ghosts)
@@ -194,7 +197,7 @@ class Domain(Hierarchy):
 
         def sweep(lo: int, hi: int) -> float:
             sweeps.true_residual_sweep(lo, hi, self.x, self._r, *around)
-            return float(sweeps.add_source_sweep(lo, hi, source, self.x, self._r)) if source is not None else 0.0
+            return float(sweeps.add_source_sweep(lo, hi, self.source, self.x, self._r)) if charged else 0.0
 
         given = self.workers.map(sweep, self.ranges)
         lo, hi = self.extent.rows

@@ -7,21 +7,21 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from voxdask import backend
 from voxdask.report import PeakMemory
-from voxdask.transport import sweeps
-from voxdask.transport.arrays import Arrays
-from voxdask.transport.domain import Domain
-from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.job import Job
+from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.phases import Labelled
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
-from voxdask.transport.scan import Scan, medium_of
+from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Solver, Steady
+from voxdask.transport.walls import Walls
+from voxdask.transport.workplace import carry_out
 
 #: Solves behind the spectrum are this much more accurate than that behind the tortuosity, which errs by the square.
 _SHARPER = 1e-3
@@ -247,25 +247,22 @@ def electrode_tortuosity(
     warn_of_flat_voxels(scan)
     real = real_dtype(dtype)
     with PeakMemory() as memory:
-        arrays, slabs = arrays_for(scan, np.uint8, real, memory_limit, store, fields=6 if moments == 1 else 8)
-        periodic = (False, sides == "periodic", sides == "periodic")
-        labelled = Labelled.of(scan, phase)
-        medium, amount = medium_of(scan, labelled.read, np.uint8, arrays, real, periodic=periodic, ends="face")
-        labelled.require(amount, scan)
-        medium.ends[1 if reservoir == "first" else 0] = 0
-        domain, (n0, n1, n2) = Domain(medium, arrays, backend.cpu_count(), slabs), medium.shape
-        solver = Solver.alone(domain)
-        found = _moments(domain, solver, arrays, moments, tolerance, iterations) if solver.connected else None
+        held = (reservoir == "first", reservoir == "last")
+        labelled, fields = Labelled.of(scan, phase), 6 if moments == 1 else 8
+        job = Job(scan.grid, scan.order, labelled, real, sides == "periodic", "face", held, Walls, fields)
+        done, _ = carry_out(scan, job, partial(_charging, moments, tolerance, iterations), memory_limit, store)
+        labelled.require(done.amount, scan)
+    found, connected = done.result
     converged = found is None or found.error <= tolerance
     if found is not None:
         warn_unless(converged, "tau or a moment", found.error, tolerance)
-    (h0, h1, h2), porosity = scan.spacing, amount / scan.grid.size
+    (h0, h1, h2), (n0, n1, n2), porosity = scan.spacing, scan.shape, done.amount / scan.grid.size
     charge = found.charge if found else 0.0
     resistance = found.steady.energy / charge**2 if found and charge else 0.0
     return Electrode(
-        tau=3 * porosity * resistance * n1 * n2 / n0 if resistance else math.nan if solver.connected else math.inf,
+        tau=3 * porosity * resistance * n1 * n2 / n0 if resistance else math.nan if connected else math.inf,
         porosity=porosity,
-        open_porosity=solver.connected / scan.grid.size,
+        open_porosity=connected / scan.grid.size,
         wall_area=charge / (scan.grid.size * h0),
         error=relative_error(found.steady) if found else 0.0,
         converged=converged,
@@ -276,7 +273,7 @@ def electrode_tortuosity(
         direction=direction,
         voxels=scan.grid.size,
         wall_time=time.perf_counter() - started,
-        peak_memory=memory.above_base,
+        peak_memory=max(memory.above_base, done.peak_memory),
     )
 
 
@@ -288,47 +285,35 @@ class _Moments:
     error: float  # the largest of all solves
 
 
-def _moments(
-    domain: Domain, solver: Solver, arrays: Arrays, count: int, tolerance: float, iterations: int
-) -> _Moments | None:
+def _charging(
+    count: int, tolerance: float, iterations: int, solver: Solver
+) -> tuple[tuple[_Moments | None, int], bool]:
+    """The moments of the pores that are open, if any, and their voxels; there is no field."""
+    found = _moments(solver, count, tolerance, iterations) if solver.connected else None
+    return (found, solver.connected), False
+
+
+def _moments(solver: Solver, count: int, tolerance: float, iterations: int) -> _Moments | None:
     """Lanczos's recursion for inverse operator times wall area, from uniform charging on."""
+    team = solver.team
     solver.prepare()
-    medium, over, ranges = domain.medium, domain.workers.map, domain.ranges
-    areas = tuple(c**0.5 for c in medium.factors)  # of a face, relative to one across the first axis
-    wall, source = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2))
-    charge = sum(over(lambda lo, hi: sweeps.wall_sweep(lo, hi, medium.values, medium.periodic, areas, wall), ranges))
+    charge = sum(team.all("find_walls", count > 1))
     if not charge:
         return None
-    over(lambda lo, hi: np.copyto(source[lo:hi], wall[lo:hi]), ranges)
     sharp = tolerance if count == 1 else min(tolerance, max(_SHARPER * tolerance, 1e-9))
-    steady = solver.solve(sharp, iterations, source=source)
+    steady = solver.solve(sharp, iterations, charged=True)
     ladder, error = np.zeros((2, count)), relative_error(steady)
     size = steady.energy**0.5
-    here, before = (arrays.zeros(medium.shape, medium.dtype) for _ in range(2)) if count > 1 else (domain.x, None)
     for k in range(count):
-        scale = 1 / size
-        if before is None:
-            ladder[0, 0] = (
-                sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, domain.x), ranges)) * scale**2
-            )
+        if count == 1:
+            ladder[0, 0] = sum(team.all("weigh_field")) / size**2
             break
-
-        def advance(lo: int, hi: int, scale: float = scale) -> None:
-            before[lo:hi], here[lo:hi] = here[lo:hi], np.multiply(domain.x[lo:hi], medium.dtype.type(scale))
-            np.multiply(wall[lo:hi], here[lo:hi], out=source[lo:hi])
-
-        over(advance, ranges)
-        ladder[0, k] = sum(over(lambda lo, hi: sweeps.weighted_square_sweep(lo, hi, wall, here), ranges))
+        ladder[0, k] = sum(team.all("advance", 1 / size))
         if k == count - 1:
             break
-        domain.clear()
-        error = max(error, relative_error(solver.solve(sharp, iterations, source=source)))
-        a, b = (medium.dtype.type(v) for v in (ladder[0, k], ladder[1, k - 1] if k else 0.0))
-
-        def orthogonal(lo: int, hi: int, a: Any = a, b: Any = b) -> None:
-            domain.x[lo:hi] -= a * here[lo:hi] + b * before[lo:hi]
-
-        over(orthogonal, ranges)
+        team.all("clear")
+        error = max(error, relative_error(solver.solve(sharp, iterations, charged=True)))
+        team.all("orthogonalize", ladder[0, k], ladder[1, k - 1] if k else 0.0)
         size = ladder[1, k] = solver.true_residual().energy ** 0.5
         if size <= 1e-6 * ladder[0, 0]:  # the ladder is as long as the electrode has modes
             ladder = ladder[:, : k + 1]

@@ -1,25 +1,22 @@
-"""Steady flow through an image, from one end to the other: here, or on a cluster."""
+"""Steady flow through an image, from one end to the other."""
 
 from __future__ import annotations
 
 import math
-import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 
-from voxdask import backend
-from voxdask.clients import active_client
-from voxdask.transport import cluster
-from voxdask.transport.domain import Domain
+from voxdask.transport.arrays import Arrays
+from voxdask.transport.job import Job
 from voxdask.transport.layers import Layers
-from voxdask.transport.options import arrays_for
 from voxdask.transport.phases import Phase
-from voxdask.transport.scan import Scan, medium_of
+from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Solver, Steady
+from voxdask.transport.workplace import carry_out
 
 
 @dataclass(frozen=True)
@@ -78,45 +75,18 @@ class Passage:
         return (n0 if self.ends == "face" else n0 - 1) / (n1 * n2)
 
     def solve(self, tolerance: float, iterations: int, memory_limit: str | int | None, store: Any) -> Passed:
-        """The steady field; one of no flux if nothing passes. A lazy image with an active client goes to its cluster.
-
-        Raises
-        ------
-        MemoryError
-            If not even four layers fit into the limit.
-        """
-        client = active_client() if isinstance(self.scan.image.data, da.Array) else None
-        if client is not None and cluster.is_worth_it(self.scan, self.ends):
-            job = cluster.Job(self.scan.grid, self.scan.order, self.phase, self.dtype, self.periodic, self.ends)
-            found = cluster.solve(client, self.scan, job, tolerance, iterations, memory_limit, store)
-            return Passed(
-                found.steady, found.amount, found.percolating / math.prod(job.shape), found.share,
-                self._as_field(found.field), found.peak_memory,
-            )  # fmt: skip
-        return self._solve_here(tolerance, iterations, memory_limit, store)
-
-    def _solve_here(self, tolerance: float, iterations: int, memory_limit: str | int | None, store: Any) -> Passed:
-        arrays, slabs = arrays_for(self.scan, self.phase.kind, self.dtype, memory_limit, store)
-        periodic = (False, self.periodic, self.periodic)
-        medium, amount = medium_of(
-            self.scan, self.phase.read, self.phase.kind, arrays, self.dtype, periodic=periodic, ends=self.ends
-        )
-        share = np.zeros(medium.shape[0])
-        nothing = np.broadcast_to(self.dtype.type(np.nan), medium.shape)
-        if not len(share):  # two layers, both held at their centres
-            energy = float(medium.ends[0].sum(dtype=np.float64))
-            layers = Layers(0, np.array([energy]), np.array([energy]), share)
-            steady = Steady(layers, 0.0, 0.0, 0, True)
+        """The steady field; one of no flux if nothing passes. See :func:`~voxdask.transport.workplace.carry_out`."""
+        job = Job(self.scan.grid, self.scan.order, self.phase, self.dtype, self.periodic, self.ends)
+        nothing = np.broadcast_to(self.dtype.type(np.nan), job.shape)
+        if not job.shape[0]:  # two layers, both held at their centres
+            medium, amount = job.medium(self.scan, Arrays())
+            energy, share = float(medium.ends[0].sum(dtype=np.float64)), np.zeros(0)
+            steady = Steady(Layers(0, np.array([energy]), np.array([energy]), share), 0.0, 0.0, 0, True)
             return Passed(steady, amount, 1.0, share, self._as_field(self.scan.as_image(nothing)))
-        domain = Domain(medium, arrays, backend.cpu_count(), slabs)
-        solver = Solver.alone(domain)
-        steady = solver.flow_through(tolerance, iterations)
-        if solver.percolating:
-            share = domain.mask_field()
-        view: Any = self.scan.as_image(domain.field() if solver.percolating else nothing)
-        if arrays.spilled:
-            view = da.from_array(_Mapped(view), name=f"concentration-{uuid.uuid4().hex}", asarray=False)
-        return Passed(steady, amount, solver.percolating / math.prod(medium.shape), share, self._as_field(view))
+        done, field = carry_out(self.scan, job, partial(_flow, tolerance, iterations), memory_limit, store)
+        steady, percolating, share = done.result
+        field = self._as_field(self.scan.as_image(nothing) if field is None else field)
+        return Passed(steady, done.amount, percolating / math.prod(job.shape), share, field, done.peak_memory)
 
     def _as_field(self, values: Any) -> xr.DataArray:
         """An array with the axes of the image, but without layers that are held at their centres."""
@@ -132,12 +102,9 @@ class Passage:
         return xr.DataArray(values, {dim: at}, (dim,), name)
 
 
-class _Mapped:
-    """An array in a file, which Dask would copy if it knew."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.array(self.array[index])
+def _flow(tolerance: float, iterations: int, solver: Solver) -> tuple[tuple[Steady, int, np.ndarray], bool]:
+    """The flow, voxels that percolate, and those of each layer that conduct; whether there is a field."""
+    steady = solver.flow_through(tolerance, iterations)
+    if not solver.percolating:
+        return (steady, 0, np.zeros(len(steady.layers.within))), False
+    return (steady, solver.percolating, np.concatenate(solver.team.all("mask_field"))), True

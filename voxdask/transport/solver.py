@@ -108,11 +108,11 @@ class Solver:
         self,
         held: tuple[float, float] = (0.0, 0.0),
         jumps: tuple[float, ...] = (0.0, 0.0, 0.0),
-        source: np.ndarray | None = None,
+        charged: bool = False,
     ) -> Layers:
         """Write the residual from differences, and tell energy and flux by layers; see :meth:`solve`."""
         edges = self.team.all("edges_of_field")
-        return Layers.joined(self.team.beside("true_residual", edges, held, jumps, source))
+        return Layers.joined(self.team.beside("true_residual", edges, held, jumps, charged))
 
     def solve(
         self,
@@ -120,7 +120,7 @@ class Solver:
         most: int,
         held: tuple[float, float] = (0.0, 0.0),
         jumps: tuple[float, ...] = (0.0, 0.0, 0.0),
-        source: np.ndarray | None = None,
+        charged: bool = False,
     ) -> Steady:
         """From the field as it is, to one whose energy is off by no more than a share.
 
@@ -135,10 +135,10 @@ class Solver:
             What the ends are held at.
         jumps : tuple of float
             What the field rises by, beside itself, across a face of each axis.
-        source : ndarray, optional
-            What enters each voxel.
+        charged : bool
+            Whether the domains' `source` enters each voxel.
         """
-        layers = self.true_residual(held, jumps, source)
+        layers = self.true_residual(held, jumps, charged)
         energy = layers.energy
         iterations, error, least = 0, np.inf, _LEAST
         first: float | None = None
@@ -154,7 +154,7 @@ class Solver:
                 if not run.turn():
                     break
                 iterations += 1
-                energy += run.gain if source is not None else -run.gain
+                energy += run.gain if charged else -run.gain
                 squares = run.precondition()
                 least = min(run.smallest_ritz(), _LEAST)
                 error = run.product / least
@@ -162,7 +162,7 @@ class Solver:
                 if enough or iterations >= most or squares == 0 or not run.product > 0:
                     break
             run.finish()
-            layers = self.true_residual(held, jumps, source)
+            layers = self.true_residual(held, jumps, charged)
             energy = layers.energy
         return Steady(layers, error, (squares / (first or 1.0)) ** 0.5, iterations, done)
 

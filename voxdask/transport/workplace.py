@@ -1,0 +1,52 @@
+"""Where a solve is done: here, or on a cluster."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from voxdask import backend
+from voxdask.clients import active_client
+from voxdask.transport import cluster
+from voxdask.transport.cluster import Done, Work
+from voxdask.transport.job import Job
+from voxdask.transport.options import arrays_for
+from voxdask.transport.scan import Scan
+from voxdask.transport.solver import Solver
+
+
+def carry_out(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, store: Any) -> tuple[Done, Any]:
+    """Have a solver do its work, and give the field, if it is wanted, with the axes of the image.
+
+    A lazy image with an active client goes to its cluster. The field is lazy there, and where it lies in files.
+
+    Raises
+    ------
+    MemoryError
+        If not even four layers fit into the limit.
+    """
+    client = active_client() if isinstance(scan.image.data, da.Array) else None
+    if client is not None and cluster.is_worth_it(scan):
+        return cluster.carry_out(client, scan, job, work, memory_limit, store)
+    arrays, slabs = arrays_for(scan, job.phase.kind, job.dtype, memory_limit, store, fields=job.fields)
+    medium, amount = job.medium(scan, arrays)
+    domain = job.domain(medium, arrays, backend.cpu_count(), slabs)
+    result, has_field = work(Solver.alone(domain))
+    field: Any = scan.as_image(domain.field()) if has_field else None
+    if has_field and arrays.spilled:
+        field = da.from_array(_Mapped(field), name=f"concentration-{uuid.uuid4().hex}", asarray=False)
+    return Done(result, amount, has_field), field
+
+
+class _Mapped:
+    """An array in a file, which Dask would copy if it knew."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.array(self.array[index])
