@@ -324,7 +324,7 @@ def test_arrays_of_every_kind_and_spilled_runs_agree(tmp_path: Any, monkeypatch:
 
 def test_bad_input() -> None:
     image = image_of(random_labels((6, 6, 6), labels=2))
-    with pytest.raises(ValueError, match=r"phase 7 is not in the image, which holds 0, 1"):
+    with pytest.raises(ValueError, match="phase names the label 7, which is not in the image; it holds 0, 1"):
         vd.tortuosity(image, phase=7)
     with pytest.raises(ValueError, match="direction is 'w'; the image has dims 'z', 'y', 'x'"):
         vd.tortuosity(image, direction="w")
@@ -431,15 +431,19 @@ def test_extrapolation_comes_closer_to_a_fine_sphere() -> None:
         inside = at[:, None, None] ** 2 + at[:, None] ** 2 + at**2 < 0.4**2
         return image_of((~inside).astype(np.uint8), spacing=1 / n)
 
-    truth = vd.extrapolated_tortuosity(spheres(128))
-    for n in (32, 64):
+    # insulating spheres of radius 0.4 in a simple cubic array: Sangani & Acrivos (1983), doi:10.1098/rspa.1983.0020
+    truth = 0.6435
+    for n, bars in ((32, 1.3), (64, 1.0)):
         found, raw = vd.extrapolated_tortuosity(spheres(n)), vd.tortuosity(spheres(n))
-        assert abs(found.d_eff - truth.d_eff) < 0.7 * abs(raw.d_eff - truth.d_eff)
-        assert abs(found.tau - truth.tau) < found.error
+        assert abs(found.d_eff - truth) < 0.7 * abs(raw.d_eff - truth)
+        assert abs(found.tau - (1 - 4 / 3 * np.pi * 0.4**3) / truth) < bars * found.error
     assert "d_eff of voxels n times as large 2:" in repr(found)
     thin = image_of(np.broadcast_to(np.arange(16) % 4 < 2, (16, 16, 16)).copy())
     with pytest.warns(UserWarning, match="larger voxels change d_eff"):
         assert np.isnan(vd.extrapolated_tortuosity(thin).tau)
+    walls = image_of((random_labels((32, 32, 32), 4, labels=50) > 32).astype(np.uint8))
+    with pytest.warns(UserWarning, match="they close or open what conducts"):
+        assert np.isnan(vd.extrapolated_tortuosity(walls).tau)  # levels agree, as both let through what is shut
     with pytest.raises(ValueError, match="a share between 0 and 1 is needed"):
         vd.extrapolated_tortuosity(3.0 * spheres(16), phase=None)
     with pytest.raises(ValueError, match="eight are needed"):
@@ -459,8 +463,13 @@ def test_the_scatter_of_noise_falls_with_the_root_of_the_volume() -> None:
         vd.representative_volume(noise, "porosity", phase=7)
     with pytest.raises(ValueError, match="property is 'tua'; use a function of an image, or 'd_eff'"):
         vd.representative_volume(noise, "tua")
-    with pytest.raises(ValueError, match="parts need two or more"):
-        vd.representative_volume(noise, divisions=(30, 2))
+    for divisions in ((30, 2), (4.7, 2)):
+        with pytest.raises(ValueError, match="parts need two or more"):
+            vd.representative_volume(noise, divisions=divisions)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="phaes=0 is no option here; use options of tortuosity: phase, direction"):
+        vd.representative_volume(noise, "porosity", phaes=0)
+    with pytest.raises(TypeError, match="direction='z' is no option here; use none with a function"):
+        vd.representative_volume(noise, lambda part: 0.0, direction="z")
 
 
 def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:

@@ -107,8 +107,10 @@ def test_what_does_not_conduct(client: Client) -> None:
     found = vd.tortuosity(image_of(image).chunk(5), direction="z")
     assert np.isinf(found.tau) and found.d_eff == 0 and found.converged
     assert np.isnan(found.field).all() and found.field.shape == (20, 6, 6)
-    with pytest.raises(ValueError, match=r"phase 7 is not in the image, which holds 1, 2"):
+    with pytest.raises(ValueError, match="phase names the label 7, which is not in the image; it holds 1, 2"):
         vd.tortuosity(image_of(image).chunk(5), phase=7, direction="z")
+    with pytest.raises(ValueError, match="phase names the label 8, which is not in the image; it holds 1, 2"):
+        vd.tortuosity(image_of(image).chunk(5), phase=(1, 8), direction="z")
     with pytest.raises(ValueError, match=r"image holds 2\.0 where a share"):
         vd.tortuosity(image_of(image.astype(float)).chunk(5), phase=None, direction="z")
 
@@ -117,6 +119,13 @@ def test_calls_that_take_long_are_looked_into(client: Client, monkeypatch: pytes
     """All of them, where workers are threads: proxies of the actors come and go beside the actors themselves."""
     monkeypatch.setattr(module, "_PATIENCE", 1e-4)
     compare(image_of(random_labels((40, 16, 14), 8, labels=2)), 10, direction="z")
+
+
+def test_a_solve_within_a_task_waits_for_nobody(client: Client) -> None:
+    """There is a thread for each worker, which the task holds."""
+    image = image_of(random_labels((24, 8, 8), 1, labels=2)).chunk(8)
+    calls = [client.submit(lambda i: vd.tortuosity(image, direction=i).tau, dim) for dim in ("z", "y", "x")]
+    assert client.gather(calls) == [pytest.approx(vd.tortuosity(image, direction=dim).tau, rel=1e-3) for dim in "zyx"]
 
 
 def test_small_images_are_solved_here(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 import distributed
 import psutil
 
+#: The share of a worker's memory that may be taken: beyond it, workers begin to write to disk.
+WORKER_SHARE = 0.6
+
 
 def active_client() -> Any:
     """The active distributed client, if any."""
@@ -16,11 +19,20 @@ def active_client() -> Any:
         return None
 
 
+def within_task() -> bool:
+    """Whether this is called from a task of a cluster, which holds one of the threads that it might wait for."""
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
+
+
 def cluster_memory(client: Any) -> int:
-    """Most of what the workers may take: they begin to spill at 0.6 of it."""
+    """Most of what the workers may take."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    return int(0.6 * sum(limits)) if limits else free_memory()
+    return int(WORKER_SHARE * sum(limits)) if limits else free_memory()
 
 
 def free_memory() -> int:

@@ -19,7 +19,7 @@ from distributed import KilledWorker, get_client, get_worker, wait
 from distributed.client import FutureCancelledError
 
 from voxdask import backend
-from voxdask.clients import free_memory
+from voxdask.clients import WORKER_SHARE, free_memory
 from voxdask.report import PeakMemory
 from voxdask.transport.domain import Domain, Extent
 from voxdask.transport.job import Job
@@ -38,8 +38,6 @@ LEAST_VOXELS = 1 << 21
 _ATTEMPTS = 3
 #: Seconds after which a call that has not returned is looked into.
 _PATIENCE = 1.0
-#: The share of a worker's memory that a solve may take; above it, the worker would begin to write to disk.
-_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,15 @@ class Done:
     ----------
     result : Any
         Of the work.
-    amount : float
-        Of what conducts, in voxels.
+    amount : Any
+        Of what conducts, in voxels, as the phase tells it.
     has_field : bool
     peak_memory : int
         The most resident bytes above those at the start, of any worker; 0 where there are none.
     """
 
     result: Any
-    amount: float
+    amount: Any
     has_field: bool
     peak_memory: int = 0
 
@@ -85,16 +83,16 @@ def carry_out(
         If not even four layers for each thread of a worker fit into its share of the limit.
     """
     limit = parse_bytes(memory_limit) if memory_limit is not None else None
-    for attempt in range(_ATTEMPTS):
+    last: Exception | None = None
+    for _ in range(_ATTEMPTS):
         try:
             return _attempt(client, scan, job, work, limit, store)
         except (WorkerLostError, KilledWorker, FutureCancelledError) as error:
-            if attempt == _ATTEMPTS - 1:
-                raise RuntimeError(
-                    f"workers of the cluster died in each of {_ATTEMPTS} solves ({error}); their logs may say why: "
-                    "for want of memory, memory_limit helps"
-                ) from error
-    raise AssertionError
+            last = error
+    raise RuntimeError(
+        f"workers of the cluster died in each of {_ATTEMPTS} solves ({last}); their logs may say why: for want of "
+        "memory, memory_limit helps"
+    ) from last
 
 
 def _attempt(
@@ -108,7 +106,7 @@ def _attempt(
         for i, (extent, (address, worker)) in enumerate(zip(extents, workers.items(), strict=False)):
             there: dict[str, Any] = {"workers": [address], "allow_other_workers": True}
             image = scan.image.isel({scan.direction: job.rows(extent.known)}).data
-            share = limit // len(extents) if limit else int(_SHARE * worker["memory_limit"]) or None
+            share = limit // len(extents) if limit else int(WORKER_SHARE * worker["memory_limit"]) or None
             given = (job, extent, client.compute(image, **there), worker["nthreads"], share, store, len(extents))
             parts.append(client.submit(Part, *given, actor=True, key=f"voxdask-domain-{i}-{tag}", **there))
             del given
@@ -138,7 +136,7 @@ def _result(call: Any) -> Done:
         done: Done = call.result()
         return done
     call.release()
-    if type(error) is RuntimeError and "Actor was lost" in str(error):
+    if type(error) is RuntimeError and "Actor was lost" in str(error):  # distributed has no type of its own for that
         raise WorkerLostError(str(error)) from error
     raise error
 
@@ -167,18 +165,18 @@ class Part:
         self._memory.__enter__()
         self._watched = weakref.finalize(self, self._memory.__exit__)
         block = backend.to_host(block)
-        self.scan = job.scan(block)
+        scan, self.job = job.scan(block), job
         arrays, slabs = arrays_for(
-            self.scan, job.phase.kind, job.dtype, limit or free_memory() // domains,
+            scan, job.phase.kind, job.dtype, limit or free_memory() // domains,
             store or get_worker().local_directory, fields=job.fields, threads=threads,
         )  # fmt: skip
-        medium, _ = job.medium(self.scan, arrays, extent.known[0] == 0, extent.known[1] == job.shape[0])
+        medium, _ = job.medium(scan, arrays, extent.known[0] == 0, extent.known[1] == job.shape[0])
         known, own = job.rows(extent.known), job.rows(extent.own)
         mine = (slice(None),) * job.order[0] + (slice(own.start - known.start, own.stop - known.start),)
         self._amount = job.phase.read(block[mine])[1]
         self.domain: Domain | None = job.domain(medium, arrays, threads, slabs, extent)
 
-    def begin(self, session: str) -> tuple[float, str]:
+    def begin(self, session: str) -> tuple[Any, str]:
         """Be of one solve from now on; how much conducts in the own layers, and the address of the worker.
 
         Raises
@@ -210,7 +208,7 @@ class Part:
         """
         if not self._session or self.domain is None:
             raise WorkerLostError("a worker died that had a part of the field; solve again")
-        field = self.scan.as_image(self.domain.field())
+        field = self.job.scan(None).as_image(self.domain.field())
         self.end()
         return field
 

@@ -76,7 +76,8 @@ class EffectiveDiffusivity(Table):
         between = self.hashin_shtrikman
         isotropic = f", {between.lower:.6g} ... {between.upper:.6g} (Hashin-Shtrikman)" if between else ""
         each = ", ".join(f"{dim}: {n}" for dim, n in self.iterations.items())
-        rows = {f"D[{dim}]": "  ".join(f"{v:12.6g}" for v in self.tensor.sel(i=dim).values) for dim in dims}
+        values = self.tensor.values if self.boundary == "periodic" else np.diag(self.tensor)[:, None]
+        rows = {f"D[{dim}]": "  ".join(f"{v:12.5g}" for v in row) for dim, row in zip(dims, values, strict=True)}
         return {
             **rows,
             "bounds": f"{self.wiener.lower:.6g} ... {self.wiener.upper:.6g} (Wiener){isotropic}",
@@ -177,7 +178,7 @@ def effective_diffusivity(
     with PeakMemory() as memory:
         values = _Diffusivities(scan, diffusivities, real)
         solve = _periodic if boundary == "periodic" else _through
-        tensor, found = solve(scan, values, wanted, tolerance, iterations, memory_limit, store)
+        tensor, found, peak = solve(scan, values, wanted, tolerance, iterations, memory_limit, store)
     error = max(map(relative_error, found.values()))
     converged = all(s.converged for s in found.values())
     warn_unless(converged, "a diagonal element", error, tolerance)
@@ -192,15 +193,16 @@ def effective_diffusivity(
         boundary=boundary,
         voxels=scan.grid.size,
         wall_time=time.perf_counter() - started,
-        peak_memory=memory.above_base,
+        peak_memory=max(memory.above_base, peak),
     )
 
 
 def _directions(directions: Any, dims: tuple[str, ...]) -> tuple[str, ...]:
-    named = (directions,) if isinstance(directions, str) else tuple(directions or ())
+    listed = tuple(directions) if isinstance(directions, Sequence) else ()
+    named = (directions,) if isinstance(directions, str) else listed
     unknown = [dim for dim in named if dim not in dims]
-    if unknown or not named:
-        raise ValueError(f"directions is {directions!r}; the image has dims {', '.join(map(repr, dims))}")
+    if unknown or not named or len(set(named)) < len(named):
+        raise ValueError(f"directions is {directions!r}; each once of the dims {', '.join(map(repr, dims))}")
     return named
 
 
@@ -214,6 +216,11 @@ class _Diffusivities:
         self._labels: np.ndarray | None = None
         self._given: np.ndarray | None = None
         if by_label is None:
+            if scan.image.dtype.kind in "iu":
+                raise TypeError(
+                    f"image has dtype {scan.image.dtype}: of labels, give diffusivities={{label: D, ...}}; of "
+                    "diffusivities, image.astype(float)"
+                )
             self._look()
             return
         if not isinstance(by_label, Mapping):
@@ -261,7 +268,7 @@ def _require_diffusivity(value: Any, name: str) -> None:
 def _periodic(
     scan: Scan, values: _Diffusivities, wanted: Sequence[str], tolerance: float, iterations: int,
     memory_limit: str | int | None, store: Any,
-) -> tuple[np.ndarray, dict[str, Steady]]:  # fmt: skip
+) -> tuple[np.ndarray, dict[str, Steady], int]:  # fmt: skip
     """Every direction on one medium; mixed elements from the energy of sums of fields."""
     phase, dtype = values.phase, values.dtype
     arrays, slabs = arrays_for(scan, phase.kind, dtype, memory_limit, store, fields=4 + len(wanted))
@@ -292,18 +299,19 @@ def _periodic(
         domain.take_sum(fields[one], fields[two])
         both = solver.true_residual(jumps=tuple(jumps[one] + jumps[two])).energy
         tensor[i, j] = tensor[j, i] = (both - found[one].energy - found[two].energy) / (2 * scan.grid.size)
-    return tensor, found
+    return tensor, found, 0
 
 
 def _through(
     scan: Scan, values: _Diffusivities, wanted: Sequence[str], tolerance: float, iterations: int,
     memory_limit: str | int | None, store: Any,
-) -> tuple[np.ndarray, dict[str, Steady]]:  # fmt: skip
-    """A medium for each direction, from face to face."""
-    dims, found = scan.grid.dims, dict[str, Steady]()
+) -> tuple[np.ndarray, dict[str, Steady], int]:  # fmt: skip
+    """A medium for each direction, from face to face; with the most bytes of a worker, if there are any."""
+    dims, found, peak = scan.grid.dims, dict[str, Steady](), 0
     tensor = np.full((len(dims), len(dims)), np.nan)
     for dim in wanted:
         passage = Passage(scan.along(dim), values.phase, values.dtype)
-        found[dim] = passage.solve(tolerance, iterations, memory_limit, store).steady
+        passed = passage.solve(tolerance, iterations, memory_limit, store)
+        found[dim], peak = passed.steady, max(peak, passed.peak_memory)
         tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * passage.per_energy
-    return tensor, found
+    return tensor, found, peak

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 import time
 import warnings
@@ -109,7 +110,7 @@ class Electrode(Table):
         Raises
         ------
         ValueError
-            If a frequency is not positive, or no wall is open to the reservoir.
+            If a frequency, the conductivity or the capacitance is not positive, or no wall is open to the reservoir.
 
         Warns
         -----
@@ -129,8 +130,11 @@ class Electrode(Table):
         (('frequency',), array([1., 1.]))
         """
         f = np.atleast_1d(np.asarray(frequency, np.float64))
-        if not (f > 0).all() or f.ndim != 1:
-            raise ValueError("frequency must hold positive numbers in one dimension")
+        if not (np.isfinite(f) & (f > 0)).all() or f.ndim != 1:
+            raise ValueError(f"frequency is {frequency!r}; give positive numbers in one dimension")
+        for name, value in (("conductivity", conductivity), ("capacitance", capacitance)):
+            if not (isinstance(value, numbers.Real) and 0 < value < math.inf):
+                raise ValueError(f"{name} is {value!r}; give a positive number")
         if not self.capacitance:
             raise ValueError("no wall is open to the reservoir: there is no impedance")
         s = 2j * np.pi * f * capacitance / conductivity
@@ -144,7 +148,7 @@ class Electrode(Table):
                 UserWarning,
                 stacklevel=2,
             )
-        z[unknown] = np.nan
+        z[unknown] = complex(np.nan, np.nan)
         coords = {"frequency": f, "error": ("frequency", error)}
         return xr.DataArray(z, coords, ("frequency",), "impedance")
 
@@ -162,7 +166,7 @@ class Electrode(Table):
         stopped = "" if self.converged else ", NOT CONVERGED"
         nothing = "not defined: no walls" if self.open_porosity else "infinite: no open pore"
         return {
-            "tau": f"{self.tau:.5g} ± {self.error * self.tau:.1g}" if self.resistance else nothing,
+            "tau": f"{self.tau:.5g}, iterated to ± {self.error * self.tau:.1g}" if self.resistance else nothing,
             "porosity": f"{self.porosity:.4f}, open {self.open_porosity:.4f}",
             "walls": f"{self.wall_area:.5g} per unit of length",
             "direction": self.direction,
@@ -241,8 +245,10 @@ def electrode_tortuosity(
     scan = Scan.of(image, direction)
     one_of("reservoir", reservoir, ("first", "last"))
     one_of("sides", sides, ("no-flux", "periodic"))
-    if not isinstance(moments, int) or moments < 1:
+    if not isinstance(moments, numbers.Integral) or isinstance(moments, bool) or moments < 1:
         raise ValueError(f"moments is {moments!r}; give a positive whole number")
+    if scan.shape[0] < 2:
+        raise ValueError(f"direction is {direction!r}, along which the image is one voxel: nothing flows there")
     check_limits(tolerance, iterations)
     warn_of_flat_voxels(scan)
     real = real_dtype(dtype)
@@ -256,7 +262,7 @@ def electrode_tortuosity(
     converged = found is None or found.error <= tolerance
     if found is not None:
         warn_unless(converged, "tau or a moment", found.error, tolerance)
-    (h0, h1, h2), (n0, n1, n2), porosity = scan.spacing, scan.shape, done.amount / scan.grid.size
+    (h0, h1, h2), (n0, n1, n2), porosity = scan.spacing, scan.shape, int(done.amount.sum()) / scan.grid.size
     charge = found.charge if found else 0.0
     resistance = found.steady.energy / charge**2 if found and charge else 0.0
     return Electrode(

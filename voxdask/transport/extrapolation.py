@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from voxdask.segmented import parse_labels
-from voxdask.transport.scan import Scan, labels_in, require_labels
+from voxdask.segmented import open_segmented, parse_labels
+from voxdask.transport.scan import Scan, require_labels
 from voxdask.transport.tortuosity import tortuosity
 
 #: Safety factor of an error bar from two grids.
 _SAFETY = 3.0
 #: Levels that differ by more than this share are too coarse to be extrapolated from.
 _COARSE = 0.25
+#: The same of the image and of what its voxels conduct when they are put together by eights.
+_OPENED = 0.3
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Extrapolation:
     Attributes
     ----------
     tau, d_eff : float
-        At voxels of no size; `tau` is NaN where `d_eff` is below zero, that is, not known.
+        At voxels of no size; NaN where larger voxels change too much to tell.
     error : float
         Error bar of `tau`.
     levels : DataArray
@@ -111,27 +113,32 @@ def extrapolated_tortuosity(
             raise ValueError(f"image holds {low:g} to {high:g} where a share between 0 and 1 is needed (phase=None)")
     else:
         require_labels(scan.image)
-        share = scan.image.isin(parse_labels("phase", phase)).astype(np.float32)
+        labels, segmented = parse_labels("phase", phase), open_segmented(scan.image)
+        present = segmented.counts()
+        segmented.require("phase", labels, [present.get(label, 0) for label in labels])
+        share = scan.image.isin(labels).astype(np.float32)
     whole = {dim: slice(0, n // 4 * 4) for dim, n in zip(scan.grid.dims, scan.grid.shape, strict=True)}
     share, factors = share.isel(whole), (1, 2) if phase is None else (2, 4)
     porosity = float(share.mean(dtype=np.float64))
-    if porosity == 0:
-        raise ValueError(f"phase {phase} is not in the image, which holds {', '.join(map(str, labels_in(scan)[:20]))}")
     fine, rough = (_coarse(share, factor, scan, direction, options) for factor in factors)
-    d_eff = fine + (fine - rough)
+    as_is = tortuosity(scan.image.isel(whole), phase=phase, direction=direction, **options)
+    telling = abs(fine - rough) <= _COARSE * min(fine, rough) and abs(fine - as_is.d_eff) <= _OPENED * min(
+        fine, as_is.d_eff
+    )
+    d_eff = fine + (fine - rough) if telling else np.nan
     nothing = np.inf if fine == rough == 0 else np.nan
     tau = porosity / d_eff if d_eff > 0 else nothing
     error = _SAFETY * abs(fine - rough) / d_eff * tau if d_eff > 0 else nothing
     levels = xr.DataArray([fine, rough], {"coarsening": list(factors)}, ("coarsening",), "d_eff")
-    if abs(fine - rough) > _COARSE * min(fine, rough):
+    if not telling:
         warnings.warn(
-            f"larger voxels change d_eff from {fine:.3g} to {rough:.3g}: they close or open what conducts, and tell "
-            "nothing of the limit; scan at a finer resolution, or go by tau of the image as it is",
+            f"larger voxels change d_eff from {as_is.d_eff:.3g} to {fine:.3g} and {rough:.3g}: they close or open "
+            "what conducts, and tell nothing of the limit; scan at a finer resolution, or go by tau of the image as "
+            "it is",
             UserWarning,
             stacklevel=2,
         )
-    voxel_tau = tortuosity(scan.image.isel(whole), phase=phase, direction=direction, **options).tau
-    return Extrapolation(tau, d_eff, error, levels, porosity, voxel_tau)
+    return Extrapolation(tau, d_eff, error, levels, porosity, as_is.tau)
 
 
 def _coarse(share: xr.DataArray, factor: int, scan: Scan, direction: str, options: dict[str, Any]) -> float:

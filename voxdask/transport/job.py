@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -52,7 +53,7 @@ class Job:
     domain: type[Domain] = Domain
     fields: int = 4
 
-    def medium(self, scan: Scan, arrays: Arrays, first: bool = True, last: bool = True) -> tuple[Medium, float]:
+    def medium(self, scan: Scan, arrays: Arrays, first: bool = True, last: bool = True) -> tuple[Medium, Any]:
         """Of layers of the image, with its first or last one or without; and how much in it conducts."""
         sides = (False, self.periodic, self.periodic)
         at = self.held[0] and first, self.held[1] and last

@@ -10,9 +10,9 @@ import warnings
 from typing import Any
 
 import numpy as np
-import psutil
 
 from voxdask import backend
+from voxdask.clients import free_memory
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.scan import Scan
 from voxdask.units import format_bytes, parse_bytes
@@ -45,7 +45,7 @@ def arrays_for(
         If slabs of four layers do not fit into the limit.
     """
     threads = threads or backend.cpu_count()
-    limit = parse_bytes(memory_limit) if memory_limit is not None else int(0.8 * psutil.virtual_memory().available)
+    limit = parse_bytes(memory_limit) if memory_limit is not None else free_memory()
     needed = bytes_per_voxel(np.dtype(kind), dtype, fields) * scan.grid.size
     if needed <= limit:
         return Arrays(), 2 * threads if threads > 1 else 1
@@ -56,9 +56,8 @@ def arrays_for(
     most = max(scan.shape[0] // 4, 1)
     if slabs > 4 * most:
         least = needed * threads / (_AT_HAND * 4 * most)
-        raise MemoryError(
-            f"memory_limit is {format_bytes(limit)}; slabs of four layers need {format_bytes(int(least))}"
-        )
+        given = "memory_limit is" if memory_limit is not None else "what may be taken is"
+        raise MemoryError(f"{given} {format_bytes(limit)}; slabs of four layers need {format_bytes(int(least))}")
     return Arrays(folder), min(slabs, most)
 
 

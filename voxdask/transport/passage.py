@@ -26,8 +26,8 @@ class Passed:
     Attributes
     ----------
     steady : Steady
-    amount : float
-        Of what conducts, in voxels.
+    amount : Any
+        Of what conducts, in voxels, as the phase tells it.
     percolating : float
         Share of the voxels between the ends that are connected to both.
     share : ndarray
@@ -39,7 +39,7 @@ class Passed:
     """
 
     steady: Steady
-    amount: float
+    amount: Any
     percolating: float
     share: np.ndarray
     field: xr.DataArray

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from voxdask.segmented import mask_of, parse_labels
-from voxdask.transport.scan import Scan, labels_in, require_labels
+from voxdask.segmented import mask_of, open_segmented, parse_labels
+from voxdask.transport.scan import Scan, require_labels
 
 
 class Phase(Protocol):
@@ -25,8 +25,8 @@ class Phase(Protocol):
     def kind(self) -> Any:
         """See above."""
 
-    def read(self, block: np.ndarray) -> tuple[np.ndarray, float]:
-        """What voxels conduct, and the sum of it."""
+    def read(self, block: np.ndarray) -> tuple[np.ndarray, Any]:
+        """What voxels conduct, and the sum of it, or several that add up to it."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class Labelled:
         """See :class:`Phase`."""
         return np.uint8
 
-    def read(self, block: np.ndarray) -> tuple[np.ndarray, float]:
-        """See :class:`Phase`."""
+    def read(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Phase`; the voxels of each label."""
         mine = mask_of(block, self.labels)
-        return mine, int(np.count_nonzero(mine))
+        if len(self.labels) == 1:
+            return mine, np.array([np.count_nonzero(mine)])
+        return mine, np.array([np.count_nonzero(block == label) for label in self.labels])
 
-    def require(self, amount: float, scan: Scan) -> None:
-        """ValueError if there is none of it."""
-        if amount == 0:
-            held = ", ".join(map(str, labels_in(scan)[:20]))
-            given = self.labels[0] if len(self.labels) == 1 else tuple(self.labels)
-            raise ValueError(f"phase {given} is not in the image, which holds {held}")
+    def require(self, counts: np.ndarray, scan: Scan) -> None:
+        """ValueError if there is none of a label."""
+        if not counts.all():
+            open_segmented(scan.image).require("phase", self.labels, counts)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import numbers
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,8 +132,10 @@ def representative_volume(
     Raises
     ------
     ValueError
-        If the property is unknown, `divisions` leave parts of less than two voxels, or fewer than two sizes have
-        several parts.
+        If the property is unknown, `divisions` are no whole numbers or leave parts of less than two voxels, or fewer
+        than two sizes have several parts.
+    TypeError
+        If an option is none of :func:`voxdask.tortuosity`.
 
     References
     ----------
@@ -150,10 +154,10 @@ def representative_volume(
     scan = Scan.of(image)
     shape, ndim = scan.grid.shape, scan.grid.ndim
     counts = sorted({int(n) for n in divisions}, reverse=True)
-    if not counts or counts[-1] < 1 or min(shape) // counts[0] < 2:
+    if not counts or counts[-1] < 1 or set(counts) != set(divisions) or min(shape) // counts[0] < 2:
         raise ValueError(
-            f"divisions={tuple(divisions)}: parts need two or more of the {' x '.join(map(str, shape))} voxels along "
-            "each axis"
+            f"divisions={tuple(divisions)}: give whole numbers; parts need two or more of the "
+            f"{' x '.join(map(str, shape))} voxels along each axis"
         )
     if sum(n > 1 for n in counts) < 2:
         raise ValueError(
@@ -161,8 +165,12 @@ def representative_volume(
         )
     if isinstance(property, str) and property not in _NUMBERS:
         raise ValueError(f"property is {property!r}; use a function of an image, or {', '.join(map(repr, _NUMBERS))}")
-    if not isinstance(samples, int) or samples < 2:
+    if not isinstance(samples, numbers.Integral) or samples < 2:
         raise ValueError(f"samples is {samples!r}; give two or more")
+    known = inspect.signature(tortuosity).parameters if isinstance(property, str) else ()
+    if unknown := [name for name in options if name not in known or name == "image"]:
+        used = f"options of tortuosity: {', '.join(list(known)[1:])}" if known else "none with a function"
+        raise TypeError(f"{unknown[0]}={options[unknown[0]]!r} is no option here; use {used}")
     phase = options.get("phase", 1)
     if isinstance(property, str) and phase is not None:
         labels, segmented = parse_labels("phase", phase), open_segmented(scan.image)

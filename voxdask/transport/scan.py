@@ -115,22 +115,23 @@ class Scan:
 
 
 def medium_of(
-    scan: Scan, read: Callable[[np.ndarray], tuple[np.ndarray, float]], kind: Any, arrays: Arrays, dtype: Any, *,
+    scan: Scan, read: Callable[[np.ndarray], tuple[np.ndarray, Any]], kind: Any, arrays: Arrays, dtype: Any, *,
     periodic: tuple[bool, bool, bool] = (False, False, False), ends: str | None = None,
     at: tuple[bool, bool] = (True, True),
-) -> tuple[Medium, float]:  # fmt: skip
+) -> tuple[Medium, Any]:  # fmt: skip
     """Read a medium, and how much in it conducts.
 
     It is held at faces of the first and last layer, at their centres, or has no ends; `at` says which of the two are
     ends, if not both.
     """
     n0, n1, n2 = scan.shape
-    values, total = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), kind), 0.0
+    values = arrays.zeros((n0 + 2, n1 + 2, n2 + 2), kind)
+    total: Any = 0
 
     def convert(block: np.ndarray) -> np.ndarray:
         nonlocal total
         conducting, amount = read(block)
-        total += amount
+        total = total + amount
         return conducting
 
     scan.read(convert, values[1:-1, 1:-1, 1:-1], arrays)
@@ -157,11 +158,3 @@ def require_labels(image: xr.DataArray) -> None:
             f"image has dtype {image.dtype}; a phase is chosen among labels, which are integers or truth values (of "
             "grey values: image > threshold; of labels in floats: image.astype(int); of fractions: phase=None)"
         )
-
-
-def labels_in(scan: Scan) -> list[int]:
-    """All labels of an image, rising."""
-    found: set[int] = set()
-    for block in scan.blocks():
-        found.update(np.unique(block).tolist())
-    return sorted(map(int, found))

@@ -48,13 +48,14 @@ class Tortuosity(Table):
         Tortuosity factor of each layer of voxels: its porosity times what it resists, from the energy that is lost in
         it, over what it would resist without obstacles.
     field : DataArray
-        Steady concentration, from 0 at the first end to 1 at the last; NaN where nothing conducts. Lazy if spilled.
+        Steady concentration, from 0 at the first end to 1 at the last; NaN where nothing conducts. Lazy if it is in
+        files, which go with it, or on workers, whose memory it takes as long as they and the client are there.
     direction, ends : str
     voxels : int
     wall_time : float
         Seconds.
     peak_memory : int
-        Resident bytes above those at the start.
+        Resident bytes above those at the start, of the process that took most.
     """
 
     tau: float
@@ -80,12 +81,12 @@ class Tortuosity(Table):
         spread = float(np.ptp(self.flux.values) / self.flux.mean()) if self.d_eff else 0.0
         stopped = "" if self.converged else ", NOT CONVERGED"
         return {
-            "tau": f"{self.tau:.5g} ± {self.error * self.tau:.1g}" if self.d_eff else "infinite: no path",
+            "tau": f"{self.tau:.5g}, iterated to ± {self.error * self.tau:.1g}" if self.d_eff else "infinite: no path",
             "d_eff": f"{self.d_eff:.5g}",
             "porosity": f"{self.porosity:.4f}, percolating {self.percolating_porosity:.4f}",
             "direction": f"{self.direction}, ends at {self.ends}s",
-            "solve": f"{self.iterations} iterations, residual {self.residual:.1e}{stopped}",
-            "flux": f"layers within {spread:.1e}",
+            "solve": f"{self.iterations} iterations{stopped}",
+            "field": f"fluxes of layers within {spread:.1e}, of which tau errs by the square",
             "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
         }
 
@@ -110,7 +111,11 @@ def tortuosity(
         \nabla \cdot (D \nabla c) = 0, \quad c = 0 \text{ and } 1 \text{ at the ends}, \quad
         D_\mathrm{eff} = \frac{1}{V} \int D\, |L \nabla c|^2, \quad \tau = \frac{\varepsilon D}{D_\mathrm{eff}}
 
-    Voxels exchange through their faces. The error of the energy is the square of that of the field; the solve ends
+    Voxels exchange through their faces. A lazy image (Dask array, or file) of two million voxels or more is solved by
+    the workers of an active ``distributed.Client``, a domain of layers each; others by the threads of this process,
+    and so are all that are asked for within a task.
+
+    The error of the energy is the square of that of the field; the solve ends
     when it is known to be within the tolerance. What is connected to neither end conducts nothing.
 
     Parameters
@@ -133,9 +138,9 @@ def tortuosity(
     dtype : {"float32", "float64"}
         Of the fields; sums are in float64.
     memory_limit : str or int, optional
-        Bytes, such as "2GB", beyond which fields go to files; by default most of what is free.
+        Bytes, such as "2GB", beyond which fields go to files; by default most of what is free. Workers share it.
     store : path, optional
-        Folder for those files; by default the system's temporary folder.
+        Folder for those files; by default the system's temporary folder, or each worker's own.
 
     Returns
     -------
@@ -152,6 +157,8 @@ def tortuosity(
         If not even four layers fit into the limit.
     OSError
         If the disk has no room for the working files.
+    RuntimeError
+        If the active Client has no workers, or they die in solve after solve.
 
     Warns
     -----
@@ -191,7 +198,7 @@ def tortuosity(
         found = passage.solve(tolerance, iterations, memory_limit, store)
         if isinstance(conducting, Labelled):
             conducting.require(found.amount, scan)
-    steady, porosity = found.steady, found.amount / scan.grid.size
+    steady, porosity = found.steady, float(np.sum(found.amount)) / scan.grid.size
     d_eff = steady.energy * passage.per_energy
     error = relative_error(steady)
     warn_unless(steady.converged, "tau", error, tolerance)

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 
 from voxdask import backend
-from voxdask.clients import active_client
+from voxdask.clients import active_client, within_task
 from voxdask.transport import cluster
 from voxdask.transport.cluster import Done, Work
 from voxdask.transport.job import Job
@@ -21,14 +21,16 @@ from voxdask.transport.solver import Solver
 def carry_out(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, store: Any) -> tuple[Done, Any]:
     """Have a solver do its work, and give the field, if it is wanted, with the axes of the image.
 
-    A lazy image with an active client goes to its cluster. The field is lazy there, and where it lies in files.
+    A lazy image with an active client goes to its cluster, unless this is called from a task there. The field is lazy
+    then, and where it lies in files.
 
     Raises
     ------
     MemoryError
         If not even four layers fit into the limit.
     """
-    client = active_client() if isinstance(scan.image.data, da.Array) else None
+    lazy = isinstance(scan.image.data, da.Array)
+    client = active_client() if lazy and not within_task() else None
     if client is not None and cluster.is_worth_it(scan):
         return cluster.carry_out(client, scan, job, work, memory_limit, store)
     arrays, slabs = arrays_for(scan, job.phase.kind, job.dtype, memory_limit, store, fields=job.fields)
