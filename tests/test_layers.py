@@ -27,7 +27,7 @@ ROWS = """
     transport.arrays transport.parallel transport.conductance transport.medium transport.sweeps transport.graph
     transport.pieces transport.components transport.team transport.hierarchy transport.layers transport.domain
     transport.walls transport.multigrid transport.solver transport.scan transport.phases transport.job
-    transport.options transport.cluster transport.workplace transport.passage transport.result
+    transport.options transport.actor transport.cluster transport.workplace transport.passage transport.result
     transport.tortuosity transport.effective transport.electrode transport.extrapolation transport.representative
     transport accessor
 """

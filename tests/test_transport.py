@@ -425,6 +425,12 @@ def test_an_electrode_that_is_shut() -> None:
         vd.electrode_tortuosity(image_of(pore), reservoir="top")  # type: ignore[arg-type]
 
 
+def test_more_layers_than_two_bytes_can_number() -> None:
+    values = np.random.default_rng(0).uniform(0.1, 1, 140_000)
+    found = vd.effective_diffusivity(image_of(values, dims=("x",)), boundary="face", **EXACT)
+    assert float(found.tensor.values[0, 0]) == pytest.approx(1 / np.mean(1 / values), rel=1e-9)
+
+
 def test_extrapolation_comes_closer_to_a_fine_sphere() -> None:
     def spheres(n: int) -> xr.DataArray:
         at = (np.arange(n) + 0.5) / n - 0.5

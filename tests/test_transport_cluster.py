@@ -19,6 +19,7 @@ from distributed import Client, LocalCluster
 from test_transport import image_of, random_labels, reference_through
 
 import voxdask as vd
+from voxdask.transport import actor
 from voxdask.transport import cluster as module
 
 EXACT: dict[str, Any] = {"dtype": "float64", "tolerance": 1e-11}
@@ -118,6 +119,7 @@ def test_what_does_not_conduct(client: Client) -> None:
 def test_calls_that_take_long_are_looked_into(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, where workers are threads: proxies of the actors come and go beside the actors themselves."""
     monkeypatch.setattr(module, "_PATIENCE", 1e-4)
+    monkeypatch.setattr(actor, "_PATIENCE", 1e-4)
     compare(image_of(random_labels((40, 16, 14), 8, labels=2)), 10, direction="z")
 
 
@@ -189,3 +191,41 @@ def test_a_worker_that_dies(which: int) -> None:
         thread.join()
         assert killed.is_set() and there.tau == pytest.approx(here.tau, rel=1e-9)
         np.testing.assert_allclose(there.field, here.field, atol=1e-3)
+
+
+def test_the_only_worker_dies_while_it_reads_the_image() -> None:
+    """What had to run there waits for nobody: the solve begins anew on the worker that comes after."""
+    image, started = image_of(np.ones((64, 20, 20), np.uint8)), threading.Event()
+
+    def slow(block: np.ndarray) -> np.ndarray:
+        time.sleep(0.3)
+        return block
+
+    lazy = image.chunk(8)
+    lazy = lazy.copy(data=lazy.data.map_blocks(slow, dtype=lazy.dtype))
+    options: dict[str, Any] = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1"}
+    with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=120)
+        (victim,) = client.run(os.getpid).values()
+
+        def disturb() -> None:
+            started.wait(60)
+            time.sleep(1)
+            os.kill(victim, signal.SIGKILL)
+
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        started.set()
+        assert vd.tortuosity(lazy, direction="z").tau == pytest.approx(1, rel=1e-4)
+        thread.join()
+
+
+def test_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STARTING", 0.2)
+    image = image_of(np.ones((20, 4, 4), np.uint8)).chunk(5)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster),
+        pytest.raises(RuntimeError, match="the active Client has no workers yet"),
+    ):
+        vd.tortuosity(image, direction="z")

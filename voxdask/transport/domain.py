@@ -89,7 +89,8 @@ class Domain(Hierarchy):
         self.medium, self.extent = medium, extent or Extent.whole(medium.shape)
         workers, (lo, hi) = Workers(threads, arrays), self.extent.rows
         halved = halved_axes([c**-0.5 for c in medium.factors], self.extent.shape)
-        self.pieces = cut(medium, halved, arrays, workers, slabs)
+        place = np.int16 if max(self.extent.shape) < np.iinfo(np.int16).max else np.int32
+        self.pieces = cut(medium, halved, arrays, workers, slabs, place)
         self.ranges = [(lo + a, lo + b) for a, b in even(hi - lo, slabs, 1 + halved[0])]
         super().__init__(self.pieces.graph, arrays, workers, slabs)
         self._place()

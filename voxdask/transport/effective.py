@@ -311,7 +311,7 @@ def _through(
     tensor = np.full((len(dims), len(dims)), np.nan)
     for dim in wanted:
         passage = Passage(scan.along(dim), values.phase, values.dtype)
-        passed = passage.solve(tolerance, iterations, memory_limit, store)
+        passed = passage.solve(tolerance, iterations, memory_limit, store, field=False)
         found[dim], peak = passed.steady, max(peak, passed.peak_memory)
         tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * passage.per_energy
     return tensor, found, peak

@@ -238,6 +238,7 @@ class Hierarchy:
         self, level: Graph, halved: tuple[int, int, int], shape: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The parent of every own node, numbered in the order of blocks, and the blocks of the parents."""
+        assert level.place is not None
         arrays, n, edges, (start, stop) = self.arrays, level.nodes, (level.ptr, level.col, level.weight), level.own
         best, parent, size = arrays.zeros(n, level.weight.dtype), arrays.zeros(n, np.int32), arrays.zeros(n, np.int32)
 
@@ -258,7 +259,7 @@ class Hierarchy:
         order = np.argsort(keys, kind="stable")
         rank = np.empty(count, np.int32)
         rank[order] = np.arange(count, dtype=np.int32)
-        keys, place, numbered = keys[order], arrays.zeros((count, 3), np.int16), arrays.zeros(n, np.int32)
+        keys, place, numbered = keys[order], arrays.zeros((count, 3), level.place.dtype), arrays.zeros(n, np.int32)
         place[:, 2], place[:, 1], place[:, 0] = (
             keys % shape[2], keys // shape[2] % shape[1], keys // (shape[1] * shape[2])
         )  # fmt: skip

@@ -74,8 +74,10 @@ class Passage:
         n0, n1, n2 = self.scan.shape
         return (n0 if self.ends == "face" else n0 - 1) / (n1 * n2)
 
-    def solve(self, tolerance: float, iterations: int, memory_limit: str | int | None, store: Any) -> Passed:
-        """The steady field; one of no flux if nothing passes. See :func:`~voxdask.transport.workplace.carry_out`."""
+    def solve(
+        self, tolerance: float, iterations: int, memory_limit: str | int | None, store: Any, field: bool = True
+    ) -> Passed:
+        """The steady flow, and its field if it is wanted. See :func:`~voxdask.transport.workplace.carry_out`."""
         job = Job(self.scan.grid, self.scan.order, self.phase, self.dtype, self.periodic, self.ends)
         nothing = np.broadcast_to(self.dtype.type(np.nan), job.shape)
         if not job.shape[0]:  # two layers, both held at their centres
@@ -83,10 +85,10 @@ class Passage:
             energy, share = float(medium.ends[0].sum(dtype=np.float64)), np.zeros(0)
             steady = Steady(Layers(0, np.array([energy]), np.array([energy]), share), 0.0, 0.0, 0, True)
             return Passed(steady, amount, 1.0, share, self._as_field(self.scan.as_image(nothing)))
-        done, field = carry_out(self.scan, job, partial(_flow, tolerance, iterations), memory_limit, store)
+        done, values = carry_out(self.scan, job, partial(_flow, tolerance, iterations, field), memory_limit, store)
         steady, percolating, share = done.result
-        field = self._as_field(self.scan.as_image(nothing) if field is None else field)
-        return Passed(steady, done.amount, percolating / math.prod(job.shape), share, field, done.peak_memory)
+        values = self._as_field(self.scan.as_image(nothing) if values is None else values)
+        return Passed(steady, done.amount, percolating / math.prod(job.shape), share, values, done.peak_memory)
 
     def _as_field(self, values: Any) -> xr.DataArray:
         """An array with the axes of the image, but without layers that are held at their centres."""
@@ -102,9 +104,11 @@ class Passage:
         return xr.DataArray(values, {dim: at}, (dim,), name)
 
 
-def _flow(tolerance: float, iterations: int, solver: Solver) -> tuple[tuple[Steady, int, np.ndarray], bool]:
+def _flow(
+    tolerance: float, iterations: int, field: bool, solver: Solver
+) -> tuple[tuple[Steady, int, np.ndarray], bool]:
     """The flow, voxels that percolate, and those of each layer that conduct; whether there is a field."""
     steady = solver.flow_through(tolerance, iterations)
-    if not solver.percolating:
-        return (steady, 0, np.zeros(len(steady.layers.within))), False
+    if not (solver.percolating and field):
+        return (steady, solver.percolating, np.zeros(len(steady.layers.within))), False
     return (steady, solver.percolating, np.concatenate(solver.team.all("mask_field"))), True

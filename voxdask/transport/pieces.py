@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -369,8 +370,10 @@ class Pieces:
         return found
 
 
-def cut(medium: Medium, halved: tuple[int, int, int], arrays: Arrays, workers: Workers, slabs: int) -> Pieces:
-    """Cut a medium into pieces."""
+def cut(
+    medium: Medium, halved: tuple[int, int, int], arrays: Arrays, workers: Workers, slabs: int, place: Any = np.int16
+) -> Pieces:
+    """Cut a medium into pieces; `place` is the type of the numbers of blocks along an axis."""
     shape = medium.shape
     spacing = tuple(c**-0.5 for c in medium.factors)
     blocks = tuple(-(-n // (1 + s)) for n, s in zip(shape, halved, strict=True))
@@ -383,11 +386,11 @@ def cut(medium: Medium, halved: tuple[int, int, int], arrays: Arrays, workers: W
     if nodes >= _MOST_NODES:
         raise ValueError(f"image has {nodes:,} connected pieces of eight voxels; {_MOST_NODES:,} can be numbered")
     ptr, end = arrays.zeros(nodes + 1, np.int64), arrays.zeros(nodes, medium.dtype)
-    place, sides = arrays.zeros((nodes, 3), np.int16), np.zeros(nodes, np.uint8)
+    places, sides = arrays.zeros((nodes, 3), place), np.zeros(nodes, np.uint8)
     col, weight = np.zeros(0, np.int32), np.zeros(0, medium.dtype)
 
     def link(fill: bool) -> None:
-        around = (*given, medium.periodic, piece, base, count, ptr, col, weight, end, place, sides)
+        around = (*given, medium.periodic, piece, base, count, ptr, col, weight, end, places, sides)
         workers.map(lambda lo, hi: _link(lo, hi, fill, *around), ranges)
 
     link(False)
@@ -397,7 +400,7 @@ def cut(medium: Medium, halved: tuple[int, int, int], arrays: Arrays, workers: W
     diagonal = arrays.zeros(nodes, medium.dtype)
     workers.series(lambda lo, hi: diagonals(lo, hi, ptr, weight, end, diagonal), nodes)
     wide = tuple(h * (1 + s) for h, s in zip(spacing, halved, strict=True))
-    graph = Graph(blocks, wide, ptr, col, weight, diagonal, end, place)
+    graph = Graph(blocks, wide, ptr, col, weight, diagonal, end, places)
     return Pieces(medium, piece, base, count, halved, graph, sides)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from voxdask import backend
 from voxdask.clients import active_client, within_task
 from voxdask.transport import cluster
-from voxdask.transport.cluster import Done, Work
+from voxdask.transport.actor import Done, Work
 from voxdask.transport.job import Job
 from voxdask.transport.options import arrays_for
 from voxdask.transport.scan import Scan
