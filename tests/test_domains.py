@@ -9,32 +9,34 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transport import image_of, random_labels, reference_through
+from test_transport import image_of, random_labels, reference_tensor, reference_through
 
 import voxdask as vd
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.domain import Domain
+from voxdask.transport.effective import _all_around
 from voxdask.transport.job import Job
 from voxdask.transport.phases import Labelled, Phase, Relative
 from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Solver, Steady
 from voxdask.transport.team import Local
+from voxdask.transport.windings import led_around
 
 DOUBLE = np.dtype("float64")
 TOLERANCE = 1e-12
 
 
 def spread(
-    scan: Scan, phase: Phase, count: int, *, ends: str = "face", periodic: bool = False, slabs: int = 2
+    scan: Scan, phase: Phase, count: int, *, ends: str | None = "face", periodic: bool = False, slabs: int = 2
 ) -> Solver:
     """A solver on as many domains as an image has layers for, in this process."""
     job, domains, arrays = Job(scan.grid, scan.order, phase, DOUBLE, periodic, ends), [], Arrays()
     for extent in job.extents(count):
         part = Scan(scan.image.isel({scan.direction: job.rows(extent.known)}), scan.grid, scan.order)
         part = job.scan(part.image.values)
-        medium, _ = job.medium(part, arrays, extent.known[0] == 0, extent.known[1] == job.shape[0])
+        medium, _ = job.medium(part, arrays, extent.known)
         domains.append(Domain(medium, arrays, 1, slabs, extent))
-    return Solver(Local(domains), job.levels(count))
+    return Solver(Local(domains, periodic=ends is None), job.levels(count))
 
 
 def through(scan: Scan, phase: Phase, count: int, **options: Any) -> tuple[Steady, np.ndarray, int]:
@@ -87,6 +89,62 @@ def test_a_direct_solver_finds_the_same(count: int, sides: bool) -> None:
     assert steady.energy * 41 / (12 * 9) == pytest.approx(expected, rel=1e-9)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    blocks=st.integers(4, 10),
+    sides=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    count=st.integers(2, 5),
+    share=st.floats(0.2, 0.7),
+    seed=st.integers(0, 1000),
+)
+def test_what_leads_around_does_so_through_any_number_of_domains(
+    blocks: int, sides: tuple[int, int], count: int, share: float, seed: int
+) -> None:
+    """Noise about the threshold, so that paths wind: the same axes, and the same tensor."""
+    image = np.random.default_rng(seed).random((4 * blocks, *sides)) < share
+    scan, phase = Scan.of(image_of(image.astype(np.uint8)), "z"), Labelled((1,))
+    jumps = {dim: scan.jump(dim) for dim in ("z", "y", "x")}
+    results = []
+    for domains in (1, count):
+        solver = spread(scan, phase, domains, ends=None, periodic=True)
+        leads = led_around(solver.team.all("windings"))
+        (found, both), _ = _all_around(jumps, TOLERANCE, 300, solver)
+        results.append((leads, [s.energy for s in found.values()], list(both.values())))
+    assert results[0][0] == results[1][0]
+    for one, many in zip(results[0][1:], results[1][1:], strict=True):
+        np.testing.assert_allclose(many, one, rtol=1e-8, atol=1e-10)
+
+
+def test_a_helix_leads_around_after_as_many_copies() -> None:
+    """It climbs by 8 layers at every turn, through several domains: it leads around along z and y, and not along x."""
+    image = np.zeros((32, 16, 3), np.uint8)
+    for step in range(64):
+        image[step // 2 % 32, step % 16, 1] = 1
+        image[(step + 1) // 2 % 32, step % 16, 1] = 1
+    for count in (1, 2, 4):
+        solver = spread(Scan.of(image_of(image), "z"), Labelled((1,)), count, ends=None, periodic=True)
+        assert led_around(solver.team.all("windings")) == (True, True, False)
+    image[5] = 0
+    for count in (1, 2, 4):
+        solver = spread(Scan.of(image_of(image), "z"), Labelled((1,)), count, ends=None, periodic=True)
+        assert led_around(solver.team.all("windings")) == (False, False, False)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_direct_solver_finds_the_same_tensor(count: int) -> None:
+    labels, spacing = random_labels((32, 9, 7), 3, fine=True), (0.7, 1.0, 1.3)
+    values = np.array([1.0, 0.05, 0.3, 0.4])
+    scan = Scan.of(image_of(labels, spacing=spacing), "z")
+    solver = spread(scan, Relative(DOUBLE, 1.0, np.arange(4), values), count, ends=None, periodic=True)
+    jumps = {dim: scan.jump(dim) for dim in ("z", "y", "x")}
+    (found, both), _ = _all_around(jumps, TOLERANCE, 300, solver)
+    expected = reference_tensor(values[labels], spacing)
+    for i, dim in enumerate(jumps):
+        assert found[dim].energy / labels.size == pytest.approx(expected[i, i], rel=1e-9)
+    mixed = (both["z", "y"] - found["z"].energy - found["y"].energy) / (2 * labels.size)
+    assert mixed == pytest.approx(expected[0, 1], abs=1e-9)
+
+
 def serpentine(layers: int) -> np.ndarray:
     """A channel that goes up and down through all layers nine times before it reaches the other end."""
     image = np.zeros((layers, 1, 17), np.uint8)
@@ -136,4 +194,5 @@ def test_the_image_of_a_job_keeps_its_axes() -> None:
     image = vd.dataset({"image": np.ones((5, 20), np.uint8)}).image
     scan = Scan.of(image, "x")
     job = Job(scan.grid, scan.order, Labelled((1,)), DOUBLE, False, "centre")
-    assert job.shape == (18, 1, 5) and job.rows((0, 8)) == slice(0, 9) and job.rows((8, 18)) == slice(9, 20)
+    assert job.shape == (18, 1, 5)
+    assert list(job.rows((0, 8))) == list(range(9)) and list(job.rows((8, 18))) == list(range(9, 20))

@@ -25,7 +25,8 @@ ROWS = """
     plot studies manufactured verify indicator labels
     segmented configurations surface runs clusters triple bounds
     transport.arrays transport.parallel transport.conductance transport.medium transport.sweeps transport.graph
-    transport.pieces transport.components transport.team transport.hierarchy transport.layers transport.domain
+    transport.pieces transport.components transport.team transport.hierarchy transport.layers transport.windings
+    transport.domain
     transport.walls transport.multigrid transport.solver transport.scan transport.phases transport.job
     transport.options transport.actor transport.cluster transport.workplace transport.passage transport.result
     transport.tortuosity transport.effective transport.electrode transport.extrapolation transport.representative

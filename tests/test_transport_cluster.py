@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from test_transport import image_of, random_labels, reference_through
+from test_transport import image_of, random_labels, reference_tensor, reference_through
 
 import voxdask as vd
 from voxdask.transport import actor
@@ -64,6 +64,15 @@ def test_a_direct_solver_finds_the_same_diffusivity(client: Client) -> None:
     )
     expected = [2 * reference_through(values[labels], axis, (1.0,) * 3) for axis in range(3)]
     np.testing.assert_allclose(np.diag(found.tensor), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(24, 14, 18), (19, 21, 23)])
+def test_the_whole_tensor(client: Client, shape: tuple[int, int, int]) -> None:
+    """Around all axes; of blocks that end nowhere, or of one domain where they do."""
+    labels, values = random_labels(shape, 5, fine=True), np.array([1.0, 0.1, 0.0, 0.5])
+    found = vd.effective_diffusivity(image_of(labels).chunk(9), diffusivities=dict(enumerate(values)), **EXACT)
+    np.testing.assert_allclose(found.tensor, reference_tensor(values[labels], (1.0,) * 3), atol=1e-8)
+    assert found.peak_memory > 0
 
 
 @pytest.mark.parametrize("reservoir", ["first", "last"])

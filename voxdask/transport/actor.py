@@ -85,9 +85,8 @@ class Part:
             scan, job.phase.kind, job.dtype, limit or free_memory() // domains,
             store or get_worker().local_directory, fields=job.fields, threads=threads,
         )  # fmt: skip
-        medium, _ = job.medium(scan, arrays, extent.known[0] == 0, extent.known[1] == job.shape[0])
-        known, own = job.rows(extent.known), job.rows(extent.own)
-        mine = block[(slice(None),) * job.order[0] + (slice(own.start - known.start, own.stop - known.start),)]
+        medium, _ = job.medium(scan, arrays, extent.known)
+        mine = block[(slice(None),) * job.order[0] + (job.own_rows(extent),)]
         rows = max(1, _READ // max(1, mine[0].size))
         self._amount = sum(job.phase.read(mine[lo : lo + rows])[1] for lo in range(0, len(mine), rows))
         self._made = medium, arrays, threads, slabs, extent
@@ -144,8 +143,9 @@ class Part:
 class _Workers(Team):
     """Parts, each on its worker."""
 
-    def __init__(self, parts: Sequence[Any], homes: Sequence[str]) -> None:
+    def __init__(self, parts: Sequence[Any], homes: Sequence[str], periodic: bool) -> None:
         self.parts, self.homes, self.size, self.session = parts, homes, len(parts), uuid.uuid4().hex
+        self.periodic = periodic
         self.amount = sum(self.results([part.begin(self.session) for part in parts]))
 
     def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -177,11 +177,11 @@ class _Workers(Team):
                         raise WorkerLostError(f"{home} is gone") from None
 
 
-def call_parts(parts: Sequence[Any], homes: Sequence[str], levels: int, work: Work) -> Done:
+def call_parts(parts: Sequence[Any], homes: Sequence[str], periodic: bool, levels: int, work: Work) -> Done:
     """Have the parts of an image, which are at some addresses, do what a solver is to do; runs on a worker."""
     has_field = False
     try:
-        team = _Workers(parts, homes)
+        team = _Workers(parts, homes, periodic)
         result, has_field = work(Solver(team, levels))
         return Done(result, team.amount, has_field, max(team.results([part.peak() for part in parts])))
     finally:

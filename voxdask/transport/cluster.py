@@ -81,7 +81,8 @@ def _attempt(
                 )
             )  # fmt: skip
         parts, key = list(held), f"voxdask-transport-{tag}"
-        held.append(client.submit(call_parts, parts, homes, job.levels(len(workers)), work, key=key))
+        levels, around = job.levels(len(workers)), job.ends is None
+        held.append(client.submit(call_parts, parts, homes, around, levels, work, key=key))
         done: Done = _result(client, held[-1], homes)
         for i, part in enumerate(parts if done.has_field else ()):  # one after the other, as each is a copy
             fields.append(client.submit(field_of, part, key=f"voxdask-concentration-{i}-{tag}"))

@@ -20,6 +20,7 @@ from voxdask.transport.medium import Medium
 from voxdask.transport.parallel import Workers, even
 from voxdask.transport.pieces import cut, halved_axes
 from voxdask.transport.team import Sides
+from voxdask.transport.windings import Windings, windings
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Extent:
     own : (int, int)
         Its layers along the first axis.
     known : (int, int)
-        The same with ghosts.
+        The same with ghosts; those beyond an end are of the other side.
     """
 
     shape: tuple[int, int, int]
@@ -53,7 +54,7 @@ class Extent:
     @property
     def neighbours(self) -> tuple[bool, bool]:
         """Whether there are domains below and above."""
-        return self.own[0] > 0, self.own[1] < self.shape[0]
+        return self.known[0] < self.own[0], self.own[1] < self.known[1]
 
 
 class Domain(Hierarchy):
@@ -93,6 +94,7 @@ class Domain(Hierarchy):
         self.pieces = cut(medium, halved, arrays, workers, slabs, place)
         self.ranges = [(lo + a, lo + b) for a, b in even(hi - lo, slabs, 1 + halved[0])]
         super().__init__(self.pieces.graph, arrays, workers, slabs)
+        self._kept: dict[str, np.ndarray] = {}
         self._place()
 
     def _place(self) -> None:
@@ -130,6 +132,10 @@ class Domain(Hierarchy):
         graph.divide(graph.layers, *self.extent.neighbours)
         return self.pieces.voxels(reached[reached > 0], self.extent.rows, self.workers, self.slabs)
 
+    def windings(self) -> Windings:
+        """What leads once around a periodic axis, as far as the domain knows."""
+        return windings(self.pieces, self.extent.rows, self.arrays, self.workers)
+
     def prepare(self) -> None:
         """Make the fields; a medium that nothing passes through needs none."""
         shape = n0, n1, n2 = self.medium.shape
@@ -152,12 +158,14 @@ class Domain(Hierarchy):
         """Let the field be zero."""
         self.workers.map(lambda lo, hi: self.x[lo:hi].fill(0), self.ranges)
 
-    def keep(self, out: np.ndarray) -> None:
+    def keep(self, name: str) -> None:
         """Copy the field."""
+        out = self._kept[name] = self.arrays.zeros(self.medium.shape, self.medium.dtype)
         self.workers.map(lambda lo, hi: np.copyto(out[lo:hi], self.x[lo:hi]), self.ranges)
 
-    def take_sum(self, one: np.ndarray, two: np.ndarray) -> None:
-        """Let the field be the sum of two."""
+    def take_sum(self, first: str, second: str) -> None:
+        """Let the field be the sum of two that were kept."""
+        one, two = self._kept[first], self._kept[second]
         self.workers.map(lambda lo, hi: np.add(one[lo:hi], two[lo:hi], out=self.x[lo:hi]), self.ranges)
 
     def mask_field(self) -> np.ndarray:

@@ -8,24 +8,25 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from voxdask import backend
 from voxdask.bounds import Bounds, hashin_shtrikman_bounds, wiener_bounds
 from voxdask.report import PeakMemory
 from voxdask.segmented import open_segmented
-from voxdask.transport.domain import Domain
-from voxdask.transport.options import arrays_for, check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.job import Job
+from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.passage import Passage
 from voxdask.transport.phases import Relative
-from voxdask.transport.pieces import led_around
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
-from voxdask.transport.scan import Scan, medium_of
+from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Solver, Steady
+from voxdask.transport.windings import led_around
+from voxdask.transport.workplace import carry_out
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,7 +129,8 @@ def effective_diffusivity(
         Most iterations for each direction.
     dtype : {"float32", "float64"}
     memory_limit, store
-        As for :func:`voxdask.tortuosity`.
+        As for :func:`voxdask.tortuosity`, and so is where it is solved: lazy images on the workers of an active Client.
+        What is periodic is spread over them if a side is a multiple of four voxels.
 
     Returns
     -------
@@ -270,36 +272,44 @@ def _periodic(
     memory_limit: str | int | None, store: Any,
 ) -> tuple[np.ndarray, dict[str, Steady], int]:  # fmt: skip
     """Every direction on one medium; mixed elements from the energy of sums of fields."""
-    phase, dtype = values.phase, values.dtype
-    arrays, slabs = arrays_for(scan, phase.kind, dtype, memory_limit, store, fields=4 + len(wanted))
-    medium, _ = medium_of(scan, phase.read, phase.kind, arrays, dtype, periodic=(True, True, True))
-    domain = Domain(medium, arrays, backend.cpu_count(), slabs)
-    leads, solver = led_around(domain.pieces, arrays, domain.workers), Solver.alone(domain)
-    solver.prepare()
-    found, fields, jumps = dict[str, Steady](), dict[str, np.ndarray](), dict[str, np.ndarray]()
-    for dim in wanted:
-        jump = scan.jump(dim)
-        if not leads[int(np.argmax(jump))]:
-            found[dim] = solver.nothing()
-            continue
-        jumps[dim] = jump
-        domain.clear()
-        found[dim] = solver.solve(tolerance, iterations, jumps=tuple(jump))
-        fields[dim] = arrays.zeros(medium.shape, dtype)
-        domain.keep(fields[dim])
-    dims = scan.grid.dims
+    dims, size = scan.grid.dims, scan.grid.shape
+    scan = scan.along(max(dims, key=lambda dim: math.gcd(size[dims.index(dim)], 8)))  # blocks go around without a rest
+    job = Job(
+        scan.grid, scan.order, values.phase, values.dtype, True, None, (False, False), fields=4 + len(wanted)
+    )  # fmt: skip
+    jumps = {dim: scan.jump(dim) for dim in wanted}
+    done, _ = carry_out(scan, job, partial(_all_around, jumps, tolerance, iterations), memory_limit, store)
+    found, both = done.result
     tensor = np.full((len(dims), len(dims)), np.nan)
     for dim, steady in found.items():
         tensor[dims.index(dim), dims.index(dim)] = steady.energy / scan.grid.size
-    for one, two in combinations(wanted, 2):
+    for (one, two), energy in both.items():
         i, j = dims.index(one), dims.index(two)
-        if one not in fields or two not in fields:
-            tensor[i, j] = tensor[j, i] = 0.0
+        tensor[i, j] = tensor[j, i] = (energy - found[one].energy - found[two].energy) / (2 * scan.grid.size)
+    return tensor, found, done.peak_memory
+
+
+def _all_around(
+    jumps: Mapping[str, np.ndarray], tolerance: float, iterations: int, solver: Solver
+) -> tuple[tuple[dict[str, Steady], dict[tuple[str, str], float]], bool]:
+    """The flow under a mean gradient along each dim, and the energy of sums of two; there is no field."""
+    team, leads, found = solver.team, led_around(solver.team.all("windings")), dict[str, Steady]()
+    solver.prepare()
+    for dim, jump in jumps.items():
+        if not leads[int(np.argmax(jump))]:
+            found[dim] = solver.nothing()
             continue
-        domain.take_sum(fields[one], fields[two])
-        both = solver.true_residual(jumps=tuple(jumps[one] + jumps[two])).energy
-        tensor[i, j] = tensor[j, i] = (both - found[one].energy - found[two].energy) / (2 * scan.grid.size)
-    return tensor, found, 0
+        team.all("clear")
+        found[dim] = solver.solve(tolerance, iterations, jumps=tuple(jump))
+        team.all("keep", dim)
+    both = {}
+    for one, two in combinations(jumps, 2):
+        if found[one].energy and found[two].energy:
+            team.all("take_sum", one, two)
+            both[one, two] = solver.true_residual(jumps=tuple(jumps[one] + jumps[two])).energy
+        else:
+            both[one, two] = found[one].energy + found[two].energy
+    return (found, both), False
 
 
 def _through(

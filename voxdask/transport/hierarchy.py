@@ -312,7 +312,9 @@ def assemble(parts: Sequence[Rows], arrays: Arrays, workers: Workers) -> Graph:
     nodes = np.cumsum([0, *(len(part.end) for part in parts)])
     edges = np.cumsum([0, *(len(part.col) for part in parts)])
     ptr = np.concatenate([np.zeros(1, np.int64), *(part.ptr[1:] + e for part, e in zip(parts, edges, strict=False))])
-    col = np.concatenate([part.col + np.int32(n) for part, n in zip(parts, nodes, strict=False)])
+    # around a periodic axis, nodes of the last domain come before the first
+    count = np.int32(nodes[-1])
+    col = np.concatenate([(part.col + np.int32(n)) % count for part, n in zip(parts, nodes, strict=False)])
     weight, end, place = (np.concatenate([getattr(p, name) for p in parts]) for name in ("weight", "end", "place"))
     diagonal = arrays.zeros(len(end), weight.dtype)
     workers.series(lambda lo, hi: loops.diagonals(lo, hi, ptr, weight, end, diagonal), len(end))

@@ -33,8 +33,8 @@ class Job:
         Of fields.
     periodic : bool
         Whether the sides are.
-    ends : str
-        "face" or "centre".
+    ends : str, optional
+        "face" or "centre"; None for an image that is periodic along all axes.
     held : (bool, bool)
         Which of the two ends are.
     domain : type
@@ -48,17 +48,19 @@ class Job:
     phase: Phase
     dtype: np.dtype
     periodic: bool = False
-    ends: str = "face"
+    ends: str | None = "face"
     held: tuple[bool, bool] = (True, True)
     domain: type[Domain] = Domain
     fields: int = 4
 
-    def medium(self, scan: Scan, arrays: Arrays, first: bool = True, last: bool = True) -> tuple[Medium, Any]:
-        """Of layers of the image, with its first or last one or without; and how much in it conducts."""
-        sides = (False, self.periodic, self.periodic)
-        at = self.held[0] and first, self.held[1] and last
+    def medium(self, scan: Scan, arrays: Arrays, known: tuple[int, int] | None = None) -> tuple[Medium, Any]:
+        """Of the known layers, by default all; and how much in it conducts."""
+        n0 = self.shape[0]
+        first, last = known or (0, n0)
+        whole, at = (first, last) == (0, n0), (self.held[0] and first == 0, self.held[1] and last == n0)
+        periodic = (self.ends is None and whole, self.periodic, self.periodic)
         return medium_of(
-            scan, self.phase.read, self.phase.kind, arrays, self.dtype, periodic=sides, ends=self.ends, at=at
+            scan, self.phase.read, self.phase.kind, arrays, self.dtype, periodic=periodic, ends=self.ends, at=at
         )
 
     @property
@@ -82,7 +84,11 @@ class Job:
         """Domains for so many workers, or fewer; their bounds are those of blocks of two or more levels."""
         shape = n0, _, _ = self.shape
         own = even(n0, min(workers, n0 // (2 * self.blocks(workers))), self.blocks(workers))
-        return [Extent(shape, (a, b), (max(a - _GHOSTS, 0), min(b + _GHOSTS, n0))) for a, b in own]
+        around = self.ends is None
+        if len(own) == 1 or (around and n0 % self.blocks(workers)):  # blocks that an end cuts have no others beside
+            return [Extent.whole(shape)]
+        least, most = (-_GHOSTS, n0 + _GHOSTS) if around else (0, n0)
+        return [Extent(shape, (a, b), (max(a - _GHOSTS, least), min(b + _GHOSTS, most))) for a, b in own]
 
     def levels(self, workers: int) -> int:
         """Levels of graphs whose blocks are within domains."""
@@ -90,9 +96,18 @@ class Job:
 
     def blocks(self, workers: int) -> int:
         """Layers of the largest blocks that domains are made of."""
-        return 8 if self.shape[0] >= 32 * workers else 4
+        n0 = self.shape[0]
+        return 8 if n0 >= 32 * workers and not (self.ends is None and n0 % 8) else 4
 
-    def rows(self, layers: tuple[int, int]) -> slice:
+    def rows(self, layers: tuple[int, int]) -> np.ndarray:
         """Layers of the image for those of the medium, with an end that is beside them."""
         (lo, hi), n0, s = layers, self.shape[0], self.skipped
-        return slice(lo + s if lo else 0, hi + s if hi < n0 else n0 + 2 * s)
+        if self.ends is None:
+            return np.arange(lo, hi) % n0
+        return np.arange(lo + s if lo else 0, hi + s if hi < n0 else n0 + 2 * s)
+
+    def own_rows(self, extent: Extent) -> slice:
+        """Those of the known layers of the image that are its own."""
+        known, own = self.rows(extent.known), self.rows(extent.own)
+        before = extent.own[0] - extent.known[0] if self.ends is None else int(own[0] - known[0])
+        return slice(before, before + len(own))

@@ -24,8 +24,6 @@ from voxdask.transport.sweeps import NONE
 STRONG = 0.1
 #: Nodes that four bytes can number.
 _MOST_NODES = 2**31
-#: Layers that are gone through before mapped memory is given back.
-_LAYERS = 32
 
 
 @jit
@@ -219,62 +217,6 @@ def _count(lo, hi, piece, base, halved, reached):
 
 
 @jit
-def _shifted_root(parent, shift, i, total):
-    """The root of a node, and how many copies of the image lie between them along each axis."""
-    total[:] = 0
-    j = i
-    while parent[j] != j:
-        total += shift[j]
-        j = parent[j]
-    root, left, j = j, total.copy(), i
-    while j != root:
-        after, own = parent[j], shift[j].copy()
-        parent[j] = root
-        shift[j] = left
-        left -= own
-        j = after
-    return root
-
-
-@jit
-def _lead(lo, hi, piece, base, halved, periodic, parent, shift, found):
-    """Join what conducts across the faces of layers `lo` to `hi`, and find paths to another copy of a voxel."""
-    shape = piece.shape
-    s0, s1, s2 = halved
-    one, two = np.zeros(3, np.int16), np.zeros(3, np.int16)
-    for h in range(lo, hi):
-        for j in range(shape[1]):
-            for k in range(shape[2]):
-                if piece[h, j, k] == NONE:
-                    continue
-                a = base[h >> s0, j >> s1, k >> s2] + piece[h, j, k]
-                for axis in range(3):
-                    i0, i1, i2 = h + (axis == 0), j + (axis == 1), k + (axis == 2)
-                    around = (i0 == shape[0]) or (i1 == shape[1]) or (i2 == shape[2])
-                    if around and not periodic[axis]:
-                        continue
-                    i0, i1, i2 = i0 % shape[0], i1 % shape[1], i2 % shape[2]
-                    if piece[i0, i1, i2] == NONE:
-                        continue
-                    b = base[i0 >> s0, i1 >> s1, i2 >> s2] + piece[i0, i1, i2]
-                    if a == b and not around:
-                        continue
-                    ra, rb = _shifted_root(parent, shift, a, one), _shifted_root(parent, shift, b, two)
-                    one -= two
-                    if around:
-                        one[axis] += 1
-                    if ra == rb:
-                        for other in range(3):
-                            found[other] |= one[other] != 0
-                    elif ra < rb:
-                        parent[rb] = ra
-                        shift[rb] = one
-                    else:
-                        parent[ra] = rb
-                        shift[ra] = -one
-
-
-@jit
 def _number(lo, hi, n, count, first):
     """The first node of each block, from the counts of all; returns the nodes so far."""
     for i in range(lo, hi):
@@ -408,20 +350,6 @@ def _number_blocks(count: np.ndarray, base: np.ndarray, workers: Workers) -> int
     """Number the pieces of all blocks; how many there are."""
     flat = count.ravel(), base.ravel()
     return workers.accumulate(lambda lo, hi, n: _number(lo, hi, n, *flat), count.size)
-
-
-def led_around(pieces: Pieces, arrays: Arrays, workers: Workers) -> tuple[bool, bool, bool]:
-    """Whether something that conducts leads once around each periodic axis; along the others the mean flux is zero."""
-    medium = pieces.medium
-    nodes, found = pieces.graph.nodes, np.zeros(3, np.bool_)
-    parent, shift = arrays.zeros(nodes, np.int32), arrays.zeros((nodes, 3), np.int16)
-    workers.series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), nodes)
-    given = (pieces.piece, pieces.base, pieces.halved, medium.periodic, parent, shift, found)
-    for lo, hi in even(medium.shape[0], -(-medium.shape[0] // _LAYERS)):
-        _lead(lo, hi, *given)
-        arrays.give_back()
-    a, b, c = found.tolist()
-    return a, b, c
 
 
 def halved_axes(spacing: Sequence[float], shape: Sequence[int]) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ class Team(ABC):
     """Domains one after the other along the first axis."""
 
     size: int
+    periodic: bool = False  # whether the last is below the first
 
     @abstractmethod
     def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -31,8 +32,9 @@ class Team(ABC):
 
     def beside(self, step: str, edges: Sequence[Sides[Any]], *args: Any) -> list[Any]:
         """The same, where the first argument is what the neighbours have for the domain."""
-        below = [None, *(last for _, last in edges[:-1])]
-        above = [*(first for first, _ in edges[1:]), None]
+        around = self.periodic and self.size > 1  # a domain alone goes around by itself
+        below = [edges[-1][1] if around else None, *(last for _, last in edges[:-1])]
+        above = [*(first for first, _ in edges[1:]), edges[0][0] if around else None]
         return self.each(step, list(zip(below, above, strict=True)), *args)
 
 
@@ -45,8 +47,8 @@ class Local(Team):
     [1, 1]
     """
 
-    def __init__(self, domains: Sequence[Any]) -> None:
-        self.domains, self.size = domains, len(domains)
+    def __init__(self, domains: Sequence[Any], periodic: bool = False) -> None:
+        self.domains, self.size, self.periodic = domains, len(domains), periodic
 
     def call(self, step: str, each: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See :class:`Team`."""
