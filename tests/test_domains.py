@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from test_transport import image_of, random_labels, reference_tensor, reference_through
 
 import voxdask as vd
+from voxdask.transport import multigrid
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.domain import Domain
 from voxdask.transport.effective import _all_around
@@ -24,6 +26,14 @@ from voxdask.transport.windings import led_around
 
 DOUBLE = np.dtype("float64")
 TOLERANCE = 1e-12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def many_levels() -> Iterator[None]:
+    """Small images have as many levels as large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multigrid, "_DIRECT", 8)
+        yield
 
 
 def spread(
@@ -196,3 +206,20 @@ def test_the_image_of_a_job_keeps_its_axes() -> None:
     job = Job(scan.grid, scan.order, Labelled((1,)), DOUBLE, False, "centre")
     assert job.shape == (18, 1, 5)
     assert list(job.rows((0, 8))) == list(range(9)) and list(job.rows((8, 18))) == list(range(9, 20))
+
+
+@pytest.mark.parametrize("empty", [[16, 17], [14, 15], [12, 13, 18, 19], [0, 1], [30, 31]])
+@pytest.mark.parametrize("count", [2, 3])
+def test_blocks_beside_a_bound_that_hold_nothing(empty: list[int], count: int) -> None:
+    """The next level has nodes there nevertheless, which both domains must know."""
+    image = (random_labels((32, 16, 16), 4, labels=3) > 0).astype(np.uint8)
+    image[empty] = 0
+    scan = Scan.of(image_of(image), "z")
+    jumps = {dim: scan.jump(dim) for dim in ("z", "y", "x")}
+    energies = []
+    for domains in (1, count):
+        solver = spread(scan, Labelled((1,)), domains, ends=None, periodic=True)
+        (found, _), _ = _all_around(jumps, TOLERANCE, 300, solver)
+        energies.append([steady.energy for steady in found.values()])
+    assert energies[0][0] == 0 and energies[0][2] > 0
+    np.testing.assert_allclose(energies[1], energies[0], rtol=1e-9)

@@ -360,7 +360,7 @@ def spill(
     routes: Sequence[Route],
     rates: Rates | None = None,
 ) -> Plan:
-    """The thickest slabs and pencils under a limit; fewer threads, where these do not fit.
+    """The fastest of the thickest slabs and pencils that fit under a limit, by route and by how many threads.
 
     Raises
     ------

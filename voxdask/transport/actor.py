@@ -129,11 +129,10 @@ class Part:
         self.end()
         return field
 
-    def end(self) -> int:
-        """Let go of the domain, as proxies of this actor live on until they are collected; its peak of memory."""
+    def end(self) -> None:
+        """Let go of the domain, as proxies of this actor live on until they are collected."""
         self._watched()
         self.domain = None
-        return self._memory.above_base
 
     def peak(self) -> int:
         """The most resident bytes above those at the start."""

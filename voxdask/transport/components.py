@@ -86,8 +86,7 @@ def unite(domains: Sequence[Seams]) -> list[tuple[np.ndarray, np.ndarray]]:
     links = scipy.sparse.coo_matrix((np.ones(len(row), bool), (row, column)), (size, size))
     count, component = scipy.sparse.csgraph.connected_components(links, directed=False)
     reached = np.zeros(count, np.uint8)
-    if domains:
-        np.bitwise_or.at(reached, component, np.concatenate([domain.reached for domain in domains]))
+    np.bitwise_or.at(reached, component, np.concatenate([domain.reached for domain in domains]))
     return [
         (domain.roots, reached[component[lo:hi]])
         for domain, lo, hi in zip(domains, first[:-1], first[1:], strict=True)

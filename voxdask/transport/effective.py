@@ -139,7 +139,7 @@ def effective_diffusivity(
     Raises
     ------
     TypeError
-        If `image` is no image, or holds no labels where diffusivities go by label.
+        If `image` is no image, holds no labels where diffusivities go by label, or whole numbers where they do not.
     ValueError
         If a diffusivity is negative, NaN or infinite, a label of the image has none, or an option is unknown.
     MemoryError

@@ -15,7 +15,7 @@ from voxdask.transport.scan import Scan, require_labels
 from voxdask.transport.tortuosity import tortuosity
 
 #: Safety factor of an error bar from two grids.
-_SAFETY = 3.0
+_SAFETY = 4.0
 #: Levels that differ by more than this share are too coarse to be extrapolated from.
 _COARSE = 0.25
 #: The same of the image and of what its voxels conduct when they are put together by eights.
@@ -63,7 +63,7 @@ def extrapolated_tortuosity(
 
     .. math::
 
-        D_0 = D_h + (D_h - D_{2h}), \qquad \delta D = 3\, |D_h - D_{2h}|
+        D_0 = D_h + (D_h - D_{2h}), \qquad \delta D = 4\, |D_h - D_{2h}|
 
     Stairs of voxels along a smooth surface err in proportion to the voxel size h. Copies of the image with voxels of h
     and 2h, which conduct by the share of the phase in them, therefore tell what is in the limit: h is that of the image

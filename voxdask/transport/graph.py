@@ -40,6 +40,8 @@ class Graph:
         The same with the ghosts before and after, which are nodes of the domains below and above.
     shared : (int, int)
         How many of the first and of the last own nodes are ghosts there.
+    beside : (bool, bool)
+        Whether there are domains below and above, which may know no node of this one.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +59,7 @@ class Graph:
     own: tuple[int, int] = field(init=False)
     known: tuple[int, int] = field(init=False)
     shared: tuple[int, int] = (0, 0)
+    beside: tuple[bool, bool] = (False, False)
 
     def __post_init__(self) -> None:
         self.layers, self.own, self.known = (0, self.shape[0]), (0, self.nodes), (0, self.nodes)
@@ -64,7 +67,7 @@ class Graph:
     def divide(self, layers: tuple[int, int], below: bool, above: bool) -> None:
         """Own the nodes of some layers of blocks; know a layer more where there is a neighbour."""
         assert self.place is not None
-        self.layers, (lo, hi), layer = layers, layers, self.place[:, 0]
+        self.layers, self.beside, (lo, hi), layer = layers, (below, above), layers, self.place[:, 0]
         start, stop = map(int, np.searchsorted(layer, layers))
         self.own = start, stop
         self.known = int(np.searchsorted(layer, lo - below)), int(np.searchsorted(layer, hi + above))

@@ -108,7 +108,8 @@ class Hierarchy:
         lo, hi = layers = level.layers[0] >> halved[0], -(-level.layers[1] // (1 + halved[0]))
         (start, stop), (first, last) = level.own, level.shared
         kept, shared = map(int, np.searchsorted(place[:, 0], (hi - 1, lo + 1)))
-        self._merged = _Merged(halved, shape, layers, place, (shared if first else 0, len(place) - kept if last else 0))
+        known = shared if level.beside[0] else 0, len(place) - kept if level.beside[1] else 0
+        self._merged = _Merged(halved, shape, layers, place, known)
         one = Parents(level.parent[start : start + first].copy(), place[:shared].copy())
         two = Parents(np.maximum(level.parent[stop - last : stop] - kept, -1), place[kept:].copy())
         return one, two
@@ -133,6 +134,7 @@ class Hierarchy:
             place = np.concatenate([place, above.place])
         coarser = self._gathered(level, merged, place, (before, before + count))
         coarser.layers, coarser.own, coarser.shared = merged.layers, (before, before + count), merged.shared
+        coarser.beside = level.beside
         self.levels.append(coarser)
         return True
 

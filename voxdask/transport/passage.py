@@ -84,16 +84,15 @@ class Passage:
             medium, amount = job.medium(self.scan, Arrays())
             energy, share = float(medium.ends[0].sum(dtype=np.float64)), np.zeros(0)
             steady = Steady(Layers(0, np.array([energy]), np.array([energy]), share), 0.0, 0.0, 0, True)
-            return Passed(steady, amount, 1.0, share, self._as_field(self.scan.as_image(nothing)))
+            return Passed(steady, amount, 1.0, share, self._as_field(self.scan.as_image(nothing), job))
         done, values = carry_out(self.scan, job, partial(_flow, tolerance, iterations, field), memory_limit, store)
         steady, percolating, share = done.result
-        values = self._as_field(self.scan.as_image(nothing) if values is None else values)
+        values = self._as_field(self.scan.as_image(nothing) if values is None else values, job)
         return Passed(steady, done.amount, percolating / math.prod(job.shape), share, values, done.peak_memory)
 
-    def _as_field(self, values: Any) -> xr.DataArray:
+    def _as_field(self, values: Any, job: Job) -> xr.DataArray:
         """An array with the axes of the image, but without layers that are held at their centres."""
-        dim, skipped = self.scan.direction, 0 if self.ends == "face" else 1
-        kept = self.scan.image.isel({dim: slice(skipped, self.scan.shape[0] - skipped)})
+        kept = self.scan.image.isel({self.scan.direction: slice(job.skipped, job.skipped + job.shape[0])})
         return xr.DataArray(values, kept.coords, kept.dims, "concentration")
 
     def along(self, values: np.ndarray, name: str) -> xr.DataArray:

@@ -28,6 +28,8 @@ def carry_out(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, 
     ------
     MemoryError
         If not even four layers fit into the limit.
+    RuntimeError
+        If the active Client has no workers, or they die in solve after solve.
     """
     lazy = isinstance(scan.image.data, da.Array)
     client = active_client() if lazy and not within_task() else None
