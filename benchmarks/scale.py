@@ -88,17 +88,17 @@ def spilled(options: argparse.Namespace) -> Rows:
         yield Row("spilled", f"peer eager, {options.size}^3", eager, "ns")
     limit = limit_of(options)
     for n in (2 * options.size, 4 * options.size):
-        held = (n if probes.fits(n) else n // 2, n, n)  # planes of the same size cost what they cost in the cube
+        held = (n if probes.fits(n) else n // 2, n, n)  # if not the cube, half of it: most lines are as long
         blocks, rounds = [], []
         for _ in range(options.rounds_large):
             blocks.append(apart(probes.block, held, 1, SPILLED_STEPS))
             rounds.append(apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder))
-        arithmetic = statistics.median(blocks)
-        yield Row("spilled", f"block, {held[0]} x {n}^2", arithmetic, "ns")
+        yield Row("spilled", f"block, {held[0]} x {n}^2", statistics.median(blocks), "ns")
         name, ns = f"{n}^3 under {limit / 1e6:.0f} MB", statistics.median(r["ns"] for r in rounds)
         yield Row("spilled", f"step, {name}", ns, "ns")
         yield Row("spilled", f"the disk alone, {name}", statistics.median(r["bare_ns"] for r in rounds), "ns")
-        over = statistics.median(r["ns"] / max(r["bare_ns"], arithmetic) for r in rounds)
+        floors = [max(r["bare_ns"], held_ns) for r, held_ns in zip(rounds, blocks, strict=True)]
+        over = ratio([r["ns"] for r in rounds], floors)
         yield Row("spilled", f"step / the larger of disk and block, {name}", over, "x", 1.5)
         if eager:
             yield Row("spilled", f"step / peer eager at {options.size}^3, {name}", ns / eager, "x", 1.0)
