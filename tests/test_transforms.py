@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import voxdask as vd
-from voxdask import transforms
+from voxdask import tiles, transforms
 from voxdask.boundary import Axis, Transform, parse
 from voxdask.equation import dt
 from voxdask.grid import Grid
 from voxdask.kernels import compile_filter
 from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, split
+from voxdask.tiles import MOST_LINES
 
 PAIRS = ["periodic", "neumann", "dirichlet", ("neumann", "dirichlet"), ("dirichlet", "neumann")]
 H = 0.7
@@ -200,3 +202,36 @@ def test_tiles_cover(size: int, width: int) -> None:
     ranges = split(size, width)
     assert [i for lo, hi in ranges for i in range(lo, hi)] == list(range(size))
     assert all(hi - lo == width for lo, hi in ranges[:-1]) and 0 < ranges[-1][1] - ranges[-1][0] <= width
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "neumann", {"x": "periodic", "y": "neumann", "z": "neumann"}])
+@pytest.mark.parametrize("size", [MOST_LINES, MOST_LINES + 1])
+def test_long_lines_are_transformed_beside_their_columns(boundary: Any, size: int) -> None:
+    """As NumPy does it, in the first case, and bit for bit as where the columns lie."""
+    ds = vd.dataset({"c": np.zeros((size, 2, 256), np.float32)})
+    axes = parse(boundary, Grid.from_dataset(ds))
+    transform = GridTransform(axes, np.dtype(np.float32))
+    rng = np.random.default_rng(1)
+    block = rng.standard_normal(transform.spectrum_shape).astype(transform.spectrum_dtype)
+    if transform.complex:
+        block += 1j * rng.standard_normal(block.shape).astype(np.float32)
+    gain = compile_filter(((TRANSFORMED, ((TRANSFORMED, SCALE * sp.Symbol("q_x", nonnegative=True)),)),), tuple("xyz"))
+    given, system = block.copy(), SimpleNamespace(transform=transform)
+    there = tiles.filtered(system, block, 0, gain, {}, workspace=tiles.Workspace())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(block, given)
+    np.testing.assert_array_equal(there, tiles.filtered(system, block, 0, gain, {}))  # type: ignore[arg-type]
+    if boundary == "periodic":
+        modes = np.fft.fft(given.astype(complex), axis=0) * transform.squares[0][:, None, None]
+        expected = np.fft.ifft(modes, axis=0)  # no transform scales, the gain does
+        np.testing.assert_allclose(there, expected * transform.scale * size, rtol=0, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize("width", [127, 128, 512, 513])
+def test_rows_lie_on_lines_of_the_cache(width: int) -> None:
+    workspace = tiles.Workspace()
+    for rows in (5, 3):
+        array = workspace.spaced("any", (rows, 1, width), np.complex64)
+        assert array.shape == (rows, 1, width) and array.ctypes.data % tiles.CACHE_LINE == 0
+        assert array.strides[0] == 8 * width if width < 128 else array.strides[0] % 128 == 64
+        array[...] = 1
+    assert np.shares_memory(array, workspace.spaced("any", (5, 1, width), np.complex64))

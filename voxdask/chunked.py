@@ -98,7 +98,9 @@ class ChunkedFields:
         self._token, self._count, self.tasks = uuid.uuid4().hex[:12], itertools.count(), 0
         self._kernels: dict[Kernel | Filter, Value] = {}
         self._kept: dict[str, list[list[Any]]] = {}
-        context = Context(system, operators.equation.rates, plan.rows, plan.columns, plan.sum_rows)
+        context = Context(
+            system, operators.equation.rates, plan.rows, plan.columns, plan.transform_rows, plan.sum_rows
+        )
         self.context = graph.constant(f"voxdask-context-{self._token}", context)
 
     def advance(self, t: float, v: ChunkedState, *targets: Target, end: float) -> tuple[ChunkedState, ...]:

@@ -29,6 +29,8 @@ class Context:
         Names of the rates of change, in the order of the fields.
     rows, columns : int
         Of a tile.
+    transform_rows : int
+        Of a tile that is transformed along the local axes.
     sum_rows : int
         Of a tile of a sum of fields.
     """
@@ -37,6 +39,7 @@ class Context:
     rates: tuple[str, ...]
     rows: int
     columns: int
+    transform_rows: int
     sum_rows: int
 
 
@@ -111,9 +114,11 @@ def advance(
                         halo.hold(block, lo + a, system.axes, end)
                     finite = finite and (key not in checked or tiles.finite(block))
         for field, name in names if spectra else ():
-            weight = tiles.weight_of(system, field, sources, lo + a, lo + b)
             block = halo.inner(made[f"target0_{name}"], margins[0]) if rated else made[name]
-            spectra(field, a, b, tiles.to_spectrum(system, block, lo + a, weight))  # type: ignore[misc]
+            for c, d in split(b - a, context.transform_rows):
+                weight = tiles.weight_of(system, field, sources, lo + a + c, lo + a + d)
+                modes = tiles.to_spectrum(system, block[c:d], lo + a + c, weight)
+                spectra(field, a + c, a + d, modes)  # type: ignore[misc]
     return finite
 
 
@@ -127,6 +132,7 @@ def through(
     t: float,
     dt: float,
     saved: Sequence[Any],
+    workspace: Workspace | None = None,
 ) -> bool:
     """Transform columns [start, stop) of a spectrum along the first axis, combine modes, and transform back.
 
@@ -136,22 +142,23 @@ def through(
     multiply : Filter
     start, stop : int
     source : callable
-        ``source(a, b)`` gives columns [start + a, start + b), every row of them.
+        ``source(a, b)`` gives columns [start + a, start + b), every row of them; used up if there is no workspace.
     target : callable
         ``target(a, b, columns)`` is given columns [start + a, start + b) of the result.
     t, dt : float
     saved : sequence of array
         The same columns of spectra that are kept between evaluations; the filter may change them.
+    workspace : Workspace, optional
 
     Returns
     -------
     bool
         Whether the result is finite: every mode is made of every voxel, so that a look at one row tells.
     """
-    finite = True
+    finite, values = True, context.system.values(t, dt=dt)
     for a, b in split(stop - start, context.columns):
         narrow = [block[:, a:b] for block in saved]
-        made = tiles.filtered(context.system, source(a, b), start + a, multiply, t, dt, narrow)
+        made = tiles.filtered(context.system, source(a, b), start + a, multiply, values, narrow, workspace)
         middle = len(made) // 2  # rows at the ends may be held, and zero
         finite = tiles.finite(made[middle : middle + 1]) and finite
         target(a, b, made)
@@ -191,7 +198,7 @@ def backward(
         Rows [lo, hi), with as many ghost layers along the other axes as the kernel says.
     """
     system = context.system
-    for a, b in split(hi - lo, context.rows):
+    for a, b in split(hi - lo, context.transform_rows):
         blocks = {key: base[a:b] for key, base in bases.items()}
         if weights is not None:
             blocks[system.weights[name].field] = backend.in_order(halo.rows_of(weights, lo + a, lo + b))

@@ -160,14 +160,21 @@ class GridTransform:
         return np.result_type(self.dtype, np.complex64) if self.half == 0 else self.spectrum_dtype
 
     def filter_pencil(
-        self, block: Any, start: int, gain: Filter, parameters: Mapping[str, float], saved: Sequence[Any] = ()
+        self,
+        block: Any,
+        start: int,
+        gain: Filter,
+        parameters: Mapping[str, float],
+        saved: Sequence[Any] = (),
+        *,
+        overwrite: bool = False,
     ) -> Any:
         """Transform columns along the first axis, apply `gain`, and transform back; nothing scales but the gain.
 
         Parameters
         ----------
         block : array
-            Columns ``start`` and following of a spectrum, every row of them; on a device used up.
+            Columns ``start`` and following of a spectrum, every row of them.
         start : int
         gain : Filter
             Of :data:`TRANSFORMED` and the spectra ``saved_name(0)``, ``saved_name(1)``, ...; it is given :data:`SCALE`.
@@ -175,6 +182,8 @@ class GridTransform:
         saved : sequence of array
             The same columns of spectra of shape :attr:`modes_shape` and type :attr:`modes_dtype`, which the gain may
             change.
+        overwrite : bool
+            The block may be used as workspace.
 
         Returns
         -------
@@ -186,7 +195,7 @@ class GridTransform:
         if halved:
             modes = transforms.forward_half(block, 0, fft=fft)
         else:
-            modes = transforms.forward(block, transform, 0, overwrite=backend.is_device_array(block), fft=fft)
+            modes = transforms.forward(block, transform, 0, overwrite=overwrite, fft=fft)
         squares = [xp.asarray(q) for q in self.squares]
         spectra = {TRANSFORMED: modes, **{saved_name(k): kept for k, kept in enumerate(saved)}}
         values = {**parameters, SCALE.name: self.scale}

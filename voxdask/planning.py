@@ -199,6 +199,11 @@ class Plan:
         return self.tier in ("streamed", "spilled")
 
     @property
+    def transform_rows(self) -> int:
+        """Rows of a field that are transformed at once: a device does best with all of them."""
+        return self.rows if self.on_device else transform_rows(self.problem, self.rows)
+
+    @property
     def sum_rows(self) -> int:
         """Rows of a field that are summed up at once."""
         return max(min(self.rows, SUM_TILE_BYTES // self.problem.row_bytes), 1)
@@ -244,8 +249,14 @@ def tile_bytes(problem: Problem, rows: int, columns: int, *, padded: bool = True
     slab = (problem.inner + (problem.fields + problem.constants if padded else 0)) * around
     slab += problem.fields * rows * problem.row_bytes
     # a transform makes the next array before the last is given up
-    slab += 2 * rows * problem.spectrum_row_bytes
-    return slab + (2 * columns * problem.column_bytes if problem.spectral else 0)
+    slab += 2 * transform_rows(problem, rows) * problem.spectrum_row_bytes
+    # so that rows of columns do not lie a power of two apart, there is an eighth more between them
+    return slab + (2 * columns * problem.column_bytes * 9 // 8 if problem.spectral else 0)
+
+
+def transform_rows(problem: Problem, rows: int) -> int:
+    """Of a tile of so many rows, how many are transformed at once."""
+    return max(1, min(rows, TILE_BYTES // problem.row_bytes))
 
 
 def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns: int) -> int:

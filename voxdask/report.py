@@ -74,9 +74,9 @@ class Report:
 
 
 class PeakMemory:
-    """Watches the resident memory of this process from a thread, every few milliseconds."""
+    """Watches the resident memory of this process from a thread, some fifty times a second."""
 
-    def __init__(self, interval: float = 0.005) -> None:
+    def __init__(self, interval: float = 0.02) -> None:
         self.interval = interval
         self.base = self.peak = 0
         self._process = psutil.Process()

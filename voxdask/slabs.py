@@ -134,7 +134,7 @@ def filter_pencil(
         block[...] = values
 
     def gather(a: int, b: int) -> Any:
-        tile = _workspace.empty("pencil", (shape[0], b - a, *shape[2:]), transform.spectrum_dtype, parts[0])
+        tile = _workspace.spaced("pencil", (shape[0], b - a, *shape[2:]), transform.spectrum_dtype, parts[0])
         for (lo, hi), part in zip(slabs, parts, strict=True):
             tile[lo:hi] = part[:, first + a : first + b]
         return tile

@@ -71,7 +71,9 @@ class StreamedFields(Deferred):
         given = Stream("constants", constants) if constants is not None else None
         super().__init__(operators, plan.depth, given, bool(system.weights))
         self.system, self.plan, self._new_rows, self._new_spectra, self.like = system, plan, rows, spectra, like
-        self.context = Context(system, operators.equation.rates, plan.rows, plan.columns, plan.sum_rows)
+        self.context = Context(
+            system, operators.equation.rates, plan.rows, plan.columns, plan.transform_rows, plan.sum_rows
+        )
         self.slabs = split(system.grid.shape[0], plan.slab_rows)
         self.pencils = split(plan.problem.columns, plan.pencil_columns)
         self.workspace, self.finite = Workspace(), True
@@ -218,7 +220,8 @@ class StreamedFields(Deferred):
                     part[:, c:d] = made
 
                 if not passes.through(
-                    self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], keep, t, dt, beside
+                    self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], keep, t, dt, beside,
+                    self.workspace if self.like is None else None,
                 ):  # fmt: skip
                     self.finite = False  # threads may only ever clear it
 

@@ -19,6 +19,13 @@ from voxdask.halo import PaddedRows, Rows
 from voxdask.kernels import Filter, Kernel
 from voxdask.system import CHANGE, SUM, System
 
+#: Bytes of a line of the cache.
+CACHE_LINE = 64
+#: Rows of fewer lines lie side by side.
+LEAST_LINES = 16
+#: Rows of which a cache holds a line each, wherever they lie.
+MOST_LINES = 512
+
 
 class Workspace(threading.local):
     """Arrays that a thread uses again and again: fresh memory costs more than the arithmetic on it."""
@@ -34,6 +41,32 @@ class Workspace(threading.local):
         if buffer is None or buffer.size < size or not isinstance(buffer, xp.ndarray):
             self.buffers[key] = buffer = xp.empty(size, dtype)
         return buffer[:size].reshape(shape)
+
+    def spaced(self, name: str, shape: tuple[int, ...], dtype: Any, like: Any = None) -> Any:
+        """The same for lines along the first axis: on the host rows lie so that these are spread over a cache.
+
+        Rows that are a power of two apart would push each other out of it, and those that begin anywhere would lie
+        across more of its lines than they must.
+        """
+        if backend.is_device_array(like):
+            return self.empty(name, shape, dtype, like)
+        width, line = math.prod(shape[1:]), CACHE_LINE // np.dtype(dtype).itemsize
+        apart = spaced(width, line)
+        memory = self.empty(name, (shape[0] * apart + line,), dtype)
+        first = -memory.ctypes.data % CACHE_LINE // memory.itemsize
+        return memory[first : first + shape[0] * apart].reshape(shape[0], apart)[:, :width].reshape(shape)
+
+
+def spaced(width: int, line: int) -> int:
+    """How far apart rows of so many values should be, of which `line` are in a line of the cache.
+
+    Examples
+    --------
+    >>> spaced(512, 8), spaced(513, 8), spaced(3, 8)
+    (520, 520, 3)
+    """
+    # what lies between narrow rows would take more than it saves
+    return width if width < LEAST_LINES * line else (-(-width // line) | 1) * line
 
 
 def rates(
@@ -116,10 +149,25 @@ def to_spectrum(system: System, rate: Any, lo: int, weight: Any = None) -> Any:
 
 
 def filtered(
-    system: System, block: Any, start: int, gain: Filter, time: float, dt: float, saved: Sequence[Any] = ()
+    system: System,
+    block: Any,
+    start: int,
+    gain: Filter,
+    parameters: Mapping[str, float],
+    saved: Sequence[Any] = (),
+    workspace: Workspace | None = None,
 ) -> Any:
-    """Columns of a spectrum, transformed along the first axis, with a gain, and back."""
-    return system.transform.filter_pencil(block, start, gain, system.values(time, dt=dt), saved)
+    """Columns of a spectrum, transformed along the first axis, with a gain, and back.
+
+    They are used up, unless there is a workspace: long lines that lie far apart are transformed there, as they would
+    push each other out of the cache.
+    """
+    overwrite = workspace is None
+    if workspace is not None and len(block) > MOST_LINES:
+        tile = workspace.spaced("columns", block.shape, block.dtype)
+        tile[...] = block
+        block, overwrite = tile, True
+    return system.transform.filter_pencil(block, start, gain, parameters, saved, overwrite=overwrite)
 
 
 def updated(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from voxdask import backend
+from voxdask import backend, tiles
 from voxdask.block import BlockFields, BlockState
 from voxdask.costs import FILE, TURN, Rates
 from voxdask.kernels import Filter
@@ -163,12 +163,12 @@ def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
     spectrum = np.zeros((shape[0], columns, *shape[2:]), dtype)
     modes = (system.transform.modes_shape[0], columns, *shape[2:])
     saved = [np.zeros(modes, system.transform.modes_dtype) for _ in range(saved_by(tried.filters))]
-    multiply, width = tried.filters[0], plan.columns
+    multiply, width, workspace = tried.filters[0], plan.columns, tiles.Workspace()
 
     def through(start: int) -> None:
         part = spectrum[:, start : start + width]
         beside = [block[:, start : start + width] for block in saved]
-        part[...] = system.transform.filter_pencil(part, 0, multiply, system.values(0.0, dt=1e-9), beside)
+        part[...] = tiles.filtered(system, part, 0, multiply, system.values(0.0, dt=1e-9), beside, workspace)
 
     with ThreadPoolExecutor(plan.threads) as threads, np.errstate(all="ignore"):
         taken = []
