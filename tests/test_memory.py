@@ -61,27 +61,31 @@ def test_spilled_run_stays_below_its_limit(tmp_path, stepper, limit, times):
 
 SOLVE = textwrap.dedent(
     """
-    import json, sys
+    import contextlib, json, sys
     import numpy as np
     import scipy.ndimage
+    from distributed import Client
     import voxdask as vd
 
-    size, limit, folder = int(sys.argv[1]), *sys.argv[2:]
+    size, limit, folder, workers = int(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     noise = np.random.default_rng(0).standard_normal((size // 4,) * 3, dtype=np.float32)
     smooth = scipy.ndimage.zoom(scipy.ndimage.gaussian_filter(noise, 1.5, mode="wrap"), 4, order=1)
     np.save(f"{folder}/image.npy", (smooth > 0).astype(np.uint8))
     del noise, smooth
     image = vd.open_image(f"{folder}/image.npy", chunks=16).image
-    vd.tortuosity(image.isel(z=slice(64)), direction="z", memory_limit="20MB", store=folder)
-    found = vd.tortuosity(image, direction="z", memory_limit=limit, store=folder)
-    print(json.dumps({"peak": found.peak_memory, "lazy": found.field.chunks is not None, "tau": found.tau}))
+    with Client(n_workers=workers, **options) if workers else contextlib.nullcontext():
+        vd.tortuosity(image.isel(z=slice(64)), direction="z", memory_limit="20MB", store=folder)
+        found = vd.tortuosity(image, direction="z", memory_limit=limit, store=folder)
+    print(json.dumps({"peak": found.peak_memory, "parts": len(found.field.chunks[0]), "tau": found.tau}))
     """
 )
 
 
-def test_a_spilled_solve_stays_below_its_limit(tmp_path):
-    """Fields and graphs of more than three times the limit, in a process of its own."""
-    command = [sys.executable, "-c", SOLVE, "224", "80MB", str(tmp_path)]
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_spilled_solve_stays_below_its_limit(tmp_path, workers):
+    """Fields and graphs of more than three times the limit, in a process of its own, or shared by several."""
+    command = [sys.executable, "-c", SOLVE, "224", "80MB", str(tmp_path), str(workers)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-    assert found["lazy"] and 1 < found["tau"] < 3
-    assert found["peak"] <= 80e6
+    assert 1 < found["tau"] < 3 and (found["parts"] == workers if workers else found["parts"] > 1)
+    assert found["peak"] <= 80e6 / max(workers, 1)

@@ -51,7 +51,7 @@ class Components:
         self.graph, self.workers = graph, workers
         self.parent, self.reached = arrays.zeros(len(sides), np.int32), np.zeros(len(sides), np.uint8)
         parent, (start, _), (_, high) = self.parent, graph.own, graph.known
-        workers.series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), len(sides))
+        workers.number(parent)
         workers.series(lambda lo, hi: loops.roots(lo, hi, graph.ptr, graph.col, parent), high, start)
         workers.series(lambda lo, hi: loops.mark(lo, hi, parent, sides, self.reached), len(sides))
 

@@ -247,7 +247,7 @@ class Hierarchy:
         def series(work: Callable[[int, int], None]) -> None:
             self.workers.series(work, stop, start)
 
-        self.workers.series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), n)
+        self.workers.number(parent)
         alike = (level.place, halved, STRONG, best)
         series(lambda lo, hi: loops.strongest(lo, hi, level.ptr, level.weight, best))
         series(lambda lo, hi: loops.join_strong(lo, hi, *edges, *alike, parent))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from voxdask.transport.arrays import Arrays
 
 #: Nodes that are gone through before mapped memory is given back.
@@ -54,6 +56,10 @@ class Workers:
     def series(self, work: Callable[[int, int], Any], stop: int, start: int = 0) -> None:
         """One range of nodes after the other, where the order matters."""
         self.accumulate(lambda lo, hi, _: work(lo, hi), stop, start)
+
+    def number(self, out: np.ndarray) -> None:
+        """Fill an array with 0, 1, 2, ..."""
+        self.series(lambda lo, hi: np.copyto(out[lo:hi], np.arange(lo, hi)), len(out))
 
     def accumulate(self, work: Callable[[int, int, int], Any], stop: int, start: int = 0) -> int:
         """The same, for what goes on from a count; returns the last one."""

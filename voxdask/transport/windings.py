@@ -42,7 +42,7 @@ def windings(pieces: Pieces, rows: tuple[int, int], arrays: Arrays, workers: Wor
     """Join what conducts across the faces above, south and right of the own layers."""
     graph, found = pieces.graph, np.zeros(3, np.bool_)
     parent, shift = arrays.zeros(graph.nodes, np.int32), arrays.zeros((graph.nodes, 3), np.int16)
-    workers.series(lambda lo, hi: np.copyto(parent[lo:hi], np.arange(lo, hi)), graph.nodes)
+    workers.number(parent)
     given = (pieces.piece, pieces.base, pieces.halved, pieces.medium.periodic, parent, shift, found)
     for lo in range(*rows, _LAYERS):
         _lead(lo, min(lo + _LAYERS, rows[1]), *given)
