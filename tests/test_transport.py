@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -352,9 +353,55 @@ def test_bad_input() -> None:
 def test_results_print() -> None:
     found = vd.tortuosity(image_of(np.ones((4, 4, 4), np.uint8)))
     assert "tau" in repr(found) and "<table>" in found._repr_html_()
+    assert (found.phase, found.sides) == ((1,), "no-flux") and "x, ends at faces, no-flux sides" in repr(found)
+    shares = vd.tortuosity(image_of(np.full((4, 4, 4), 0.5)), phase=None, sides="periodic")
+    assert shares.phase is None and "shares of voxels" in repr(shares) and "periodic sides" in repr(shares)
     tensor = vd.effective_diffusivity(image_of(np.ones((4, 4, 4), np.uint8)), diffusivities={1: 2.0})
     assert "D[z]" in repr(tensor) and "<table>" in tensor._repr_html_()
     np.testing.assert_allclose(tensor.tensor, 2 * np.eye(3), atol=1e-12)
+    cell = vd.electrode_tortuosity(
+        image_of((random_labels((6, 6, 6)) > 1).astype(np.uint8)), phase=(0, 1), reservoir="last", moments=1
+    )
+    assert (cell.phase, cell.reservoir, cell.sides, cell.unit) == ((0, 1), "last", "no-flux", None)
+    assert "reservoir at the last layer, no-flux sides" in repr(cell) and "/ unit of length" in repr(cell)
+
+
+@dataclass(frozen=True)
+class Conduction(vd.Model):
+    """div(D grad c), where a face between voxels has the mean of both resistances."""
+
+    resistance: xr.DataArray
+    fields = ("c",)
+
+    def rhs(self, t: Any, c: Any) -> Any:
+        """The equation that a steady field solves."""
+        return vd.div(vd.grad(c) / vd.face(self.resistance))
+
+
+@pytest.mark.parametrize("direction", ["x", "y", "z"])
+def test_the_kernels_of_the_equation_agree_that_it_is_steady(direction: str) -> None:
+    """The solver's operator is that which is generated for right-hand sides: at faces, ends, sides and spacings."""
+    conducts = np.random.default_rng(5).choice([0.1, 0.4, 1.0], (13, 9, 11))
+    image = image_of(conducts, spacing=(1.0, 0.5, 2.0))
+    found = vd.tortuosity(image, phase=None, direction=direction, dtype="float64", tolerance=1e-13)
+    held = {direction: (vd.Dirichlet(0.0), vd.Dirichlet(1.0))}
+    ends = held | {str(dim): "neumann" for dim in image.dims if dim != direction}
+    rate = Conduction(1 / image).right_hand_side(found.field.to_dataset(name="c"), boundary=ends)
+    # moved by a ten-thousandth anywhere it would not be
+    moved = (found.field + 1e-4 * np.random.default_rng(6).standard_normal(image.shape)).to_dataset(name="c")
+    assert abs(rate.c).max() < 1e-2 * abs(Conduction(1 / image).right_hand_side(moved, boundary=ends).c).max()
+
+
+def test_every_element_of_a_tensor_has_an_error() -> None:
+    image = image_of(np.random.default_rng(3).uniform(0.05, 1, (14, 10, 12)).cumsum(1), spacing=(1.0, 2.0, 1.0))
+    exact = vd.effective_diffusivity(image, **EXACT)
+    assert float(exact.bound.max()) < 1e-8 * float(exact.tensor.max())
+    early = vd.effective_diffusivity(image, dtype="float64", tolerance=0.02)
+    off = abs(early.tensor - exact.tensor)
+    assert (off <= early.bound).all() and float(off.max()) > 0
+    assert "off the diagonal" in repr(early)
+    through = vd.effective_diffusivity(image, directions="y", boundary="face")
+    assert np.isfinite(through.bound.values).sum() == 1 and "off the diagonal" not in repr(through)
 
 
 def walls_of(values: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
@@ -443,7 +490,8 @@ def test_extrapolation_comes_closer_to_a_fine_sphere() -> None:
         found, raw = vd.extrapolated_tortuosity(spheres(n)), vd.tortuosity(spheres(n))
         assert abs(found.d_eff - truth) < 0.7 * abs(raw.d_eff - truth)
         assert abs(found.tau - (1 - 4 / 3 * np.pi * 0.4**3) / truth) < found.error
-    assert "d_eff of voxels n times as large 2:" in repr(found)
+    assert "d_eff, 2 x voxel" in repr(found) and "<table>" in found._repr_html_()
+    assert (found.phase, found.direction) == ((1,), "x")
     thin = image_of(np.broadcast_to(np.arange(16) % 4 < 2, (16, 16, 16)).copy())
     with pytest.warns(UserWarning, match="larger voxels change d_eff"):
         assert np.isnan(vd.extrapolated_tortuosity(thin).tau)
@@ -462,7 +510,7 @@ def test_the_scatter_of_noise_falls_with_the_root_of_the_volume() -> None:
     assert found.exponent == pytest.approx(1, abs=0.15)
     assert found.error == pytest.approx((0.4 / 0.6 / 48**3) ** 0.5, rel=0.3)
     assert found.voxels_for(found.error / 2) == pytest.approx(4 * 48**3, rel=0.3)
-    assert found.plot().axes and "scatter" in repr(found)
+    assert found.plot().axes and "parts, mean" in repr(found) and "<table>" in found._repr_html_()
     flow = vd.representative_volume(noise, divisions=(4, 3, 2, 1), samples=4, direction="z")
     assert float(flow.table["mean"][-1]) == pytest.approx(vd.tortuosity(noise, direction="z").d_eff)
     with pytest.raises(ValueError, match="phase names the label 7, which is not in the image"):

@@ -18,7 +18,7 @@ from voxdask.report import PeakMemory
 from voxdask.transport.job import Job
 from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.phases import Labelled
-from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
+from voxdask.transport.result import Table, cost_of, name_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Solver, Steady
 from voxdask.transport.walls import Walls
@@ -44,7 +44,7 @@ class Electrode(Table):
     open_porosity : float
         Share of all voxels that are of the phase and connected to the reservoir.
     wall_area : float
-        Faces of those to other phases, per volume of the image, in 1 / unit of length.
+        Faces of those to other phases, per volume of the image, in 1 / `unit`.
     error : float
         Estimated relative error of `tau` from stopping the iteration.
     converged : bool
@@ -57,7 +57,11 @@ class Electrode(Table):
         Of the walls, for one per area.
     ladder : ndarray, shape (2, moments)
         Diagonal and off-diagonal of the matrix that stands for the electrode at all frequencies.
-    direction : str
+    phase : tuple of int
+        Labels of the electrolyte.
+    direction, reservoir, sides : str
+    unit : str, optional
+        Of lengths, if the image says.
     voxels : int
     wall_time : float
         Seconds.
@@ -75,7 +79,11 @@ class Electrode(Table):
     resistance: float
     capacitance: float
     ladder: np.ndarray
+    phase: tuple[int, ...]
     direction: str
+    reservoir: str
+    sides: str
+    unit: str | None
     voxels: int
     wall_time: float
     peak_memory: int
@@ -167,9 +175,10 @@ class Electrode(Table):
         nothing = "not defined: no walls" if self.open_porosity else "infinite: no open pore"
         return {
             "tau": f"{self.tau:.5g}, iterated to ± {self.error * self.tau:.1g}" if self.resistance else nothing,
+            "phase": name_of(self.phase),
             "porosity": f"{self.porosity:.4f}, open {self.open_porosity:.4f}",
-            "walls": f"{self.wall_area:.5g} per unit of length",
-            "direction": self.direction,
+            "walls": f"{self.wall_area:.5g} / {self.unit or 'unit of length'}",
+            "direction": f"{self.direction}, reservoir at the {self.reservoir} layer, {self.sides} sides",
             "solve": f"{self.iterations} iterations, {self.ladder.shape[1]} moments{stopped}",
             "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
         }
@@ -276,7 +285,11 @@ def electrode_tortuosity(
         resistance=resistance * h0 / (h1 * h2),
         capacitance=charge * h1 * h2,
         ladder=found.ladder * h0 if found else np.zeros((2, 0)),
+        phase=tuple(labelled.labels),
         direction=direction,
+        reservoir=reservoir,
+        sides=sides,
+        unit=scan.grid.unit,
         voxels=scan.grid.size,
         wall_time=time.perf_counter() - started,
         peak_memory=max(memory.above_base, done.peak_memory),

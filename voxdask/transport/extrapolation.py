@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from voxdask.segmented import open_segmented, parse_labels
+from voxdask.transport.result import Table, name_of
 from voxdask.transport.scan import Scan, require_labels
 from voxdask.transport.tortuosity import tortuosity
 
@@ -22,8 +23,8 @@ _COARSE = 0.25
 _OPENED = 0.3
 
 
-@dataclass(frozen=True)
-class Extrapolation:
+@dataclass(frozen=True, repr=False)
+class Extrapolation(Table):
     """What :func:`extrapolated_tortuosity` found.
 
     Attributes
@@ -37,6 +38,9 @@ class Extrapolation:
     porosity : float
     voxel_tau : float
         Of the image as it is.
+    phase : tuple of int, or None
+        Labels of what conducts; None where the image holds shares.
+    direction : str
     """
 
     tau: float
@@ -45,11 +49,21 @@ class Extrapolation:
     levels: xr.DataArray
     porosity: float
     voxel_tau: float
+    phase: tuple[int, ...] | None
+    direction: str
 
-    def __repr__(self) -> str:
-        sizes = "  ".join(f"{int(n)}: {float(v):.5g}" for n, v in zip(self.levels.coarsening, self.levels, strict=True))
-        levels = f"as it is {self.voxel_tau:.5g}; d_eff of voxels n times as large {sizes}"
-        return f"tau {self.tau:.5g} ± {self.error:.2g} ({levels})"
+    @property
+    def rows(self) -> dict[str, str]:
+        """What a table of the result says."""
+        levels = zip(self.levels.coarsening.values, self.levels.values, strict=True)
+        return {
+            "tau": f"{self.tau:.5g} ± {self.error:.2g}" if self.tau == self.tau else "not known: larger voxels differ",
+            "of the image": f"{self.voxel_tau:.5g}",
+            "phase": name_of(self.phase),
+            "porosity": f"{self.porosity:.4f}",
+            "direction": self.direction,
+            **{f"d_eff, {n} x voxel": f"{value:.5g}" for n, value in levels},
+        }
 
 
 def extrapolated_tortuosity(
@@ -138,7 +152,7 @@ def extrapolated_tortuosity(
             UserWarning,
             stacklevel=2,
         )
-    return Extrapolation(tau, d_eff, error, levels, porosity, as_is.tau)
+    return Extrapolation(tau, d_eff, error, levels, porosity, as_is.tau, as_is.phase, direction)
 
 
 def _coarse(share: xr.DataArray, factor: int, scan: Scan, direction: str, options: dict[str, Any]) -> float:

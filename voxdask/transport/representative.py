@@ -15,6 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from voxdask.segmented import open_segmented, parse_labels
+from voxdask.transport.result import Table
 from voxdask.transport.scan import Scan
 from voxdask.transport.tortuosity import tortuosity
 
@@ -22,8 +23,8 @@ from voxdask.transport.tortuosity import tortuosity
 _NUMBERS = ("d_eff", "tau", "porosity", "percolating_porosity")
 
 
-@dataclass(frozen=True)
-class RepresentativeVolume:
+@dataclass(frozen=True, repr=False)
+class RepresentativeVolume(Table):
     r"""What :func:`representative_volume` found.
 
     Attributes
@@ -31,10 +32,11 @@ class RepresentativeVolume:
     table : Dataset
         Over ``voxels`` of a sub-volume: ``mean``, ``scatter`` (standard deviation), ``count`` and all ``values``.
     exponent : float
-        Of the scatter's fall with the volume, :math:`\sigma \propto V^{-\alpha/2}`; 1 for uncorrelated parts.
+        Of the scatter's fall with the volume, :math:`\sigma \propto V^{-\alpha/2}`; 1 for uncorrelated parts, NaN
+        where fewer than two sizes have parts that differ.
     error : float
-        Relative standard error of the property at the size of the whole image, from that law. Both are NaN where fewer
-        than two sizes have parts that differ.
+        Relative standard deviation of the property among images of the size of the whole, as that law has it: what this
+        one may be off by from the mean of the material. NaN where there is no exponent.
     name : str
         Of the property.
     """
@@ -87,12 +89,21 @@ class RepresentativeVolume:
     def _ndim(self) -> int:
         return int(self.table.attrs["ndim"])
 
-    def __repr__(self) -> str:
-        lines = [f"RepresentativeVolume of {self.name}", "     voxels  parts        mean     scatter"]
+    @property
+    def title(self) -> str:
+        """With what is measured."""
+        return f"RepresentativeVolume of {self.name}"
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """What a table of the result says."""
+        sizes = {}
         for row in (self.table.isel(voxels=i) for i in range(self.table.sizes["voxels"])):
-            size = int(row.voxels)
-            lines.append(f"{size:11,d} {int(row['count']):6d} {float(row['mean']):11.5g} {float(row['scatter']):11.3g}")
-        return "\n".join([*lines, f"  relative error at full size about {self.error:.2g}"])
+            count, scatter = int(row["count"]), float(row["scatter"])
+            spread = f", scatter {scatter:.3g}" if math.isfinite(scatter) else ""
+            parts = "part" if count == 1 else "parts"
+            sizes[f"{int(row.voxels):,d} voxels"] = f"{count} {parts}, mean {float(row['mean']):.5g}{spread}"
+        return {**sizes, "at full size": f"relative error about {self.error:.2g}"}
 
 
 def representative_volume(

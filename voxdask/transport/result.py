@@ -38,6 +38,11 @@ def cost_of(voxels: int, wall_time: float, peak_memory: int) -> str:
     return f"{voxels:,} voxels in {format_seconds(wall_time)}, {format_bytes(peak_memory)}"
 
 
+def name_of(phase: tuple[int, ...] | None) -> str:
+    """What conducts, for a table."""
+    return "shares of voxels" if phase is None else ", ".join(map(str, phase))
+
+
 def relative_error(steady: Steady) -> float:
     """Of the energy; zero where nothing flows."""
     return steady.error / steady.energy if steady.energy else 0.0

@@ -15,7 +15,7 @@ from voxdask.report import PeakMemory
 from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.passage import Passage
 from voxdask.transport.phases import Labelled, Shares
-from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
+from voxdask.transport.result import Table, cost_of, name_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Steady
 
@@ -50,7 +50,9 @@ class Tortuosity(Table):
     field : DataArray
         Steady concentration, from 0 at the first end to 1 at the last; NaN where nothing conducts. Lazy if it is in
         files, which go with it, or on workers, whose memory it takes as long as they and the client are there.
-    direction, ends : str
+    phase : tuple of int, or None
+        Labels of what conducts; None where the image holds shares.
+    direction, sides, ends : str
     voxels : int
     wall_time : float
         Seconds.
@@ -69,7 +71,9 @@ class Tortuosity(Table):
     flux: xr.DataArray
     profile: xr.DataArray
     field: xr.DataArray
+    phase: tuple[int, ...] | None
     direction: str
+    sides: str
     ends: str
     voxels: int
     wall_time: float
@@ -83,8 +87,9 @@ class Tortuosity(Table):
         return {
             "tau": f"{self.tau:.5g}, iterated to ± {self.error * self.tau:.1g}" if self.d_eff else "infinite: no path",
             "d_eff": f"{self.d_eff:.5g}",
+            "phase": name_of(self.phase),
             "porosity": f"{self.porosity:.4f}, percolating {self.percolating_porosity:.4f}",
-            "direction": f"{self.direction}, ends at {self.ends}s",
+            "direction": f"{self.direction}, ends at {self.ends}s, {self.sides} sides",
             "solve": f"{self.iterations} iterations{stopped}",
             "field": f"fluxes of layers within {spread:.1e}, of which tau errs by the square",
             "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
@@ -214,7 +219,9 @@ def tortuosity(
         flux=passage.along(steady.layers.flux * passage.per_energy, "flux"),
         profile=passage.along(_profile(found.share, steady), "tau"),
         field=found.field,
+        phase=tuple(conducting.labels) if isinstance(conducting, Labelled) else None,
         direction=direction,
+        sides=sides,
         ends=ends,
         voxels=scan.grid.size,
         wall_time=time.perf_counter() - started,
