@@ -327,7 +327,7 @@ def make_plan(
     'block'
     >>> make_plan(problem, memory_limit=18 * 10**6, threads=2)
     Traceback (most recent call last):
-    MemoryError: the run takes 36.6 MB, more than memory_limit=18.0 MB, and can't be spilled
+    MemoryError: the run takes 37.1 MB, more than memory_limit=18.0 MB, and can't be spilled
     """
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
     tier: Tier = "chunked" if chunked else "block"
