@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class ChunkFiles:
             raise ValueError(f"{path} is a Zarr array, but not one that ChunkFiles.create made")
         return cls(path, array.shape, array.chunks, array.dtype)
 
-    @property
+    @cached_property
     def chunk_counts(self) -> tuple[int, ...]:
         """Number of chunks along each axis."""
         return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
@@ -255,19 +256,19 @@ class ChunkFiles:
         for slab in range(lo // self.chunks[0], -(-hi // self.chunks[0])):
             fsync_path(self._chunk_path(self._slab_index(slab)))
 
-    @property
+    @cached_property
     def _row_bytes(self) -> int:
         return math.prod(self.chunks[1:]) * self.dtype.itemsize
 
-    @property
+    @cached_property
     def _chunk_bytes(self) -> int:
         return math.prod(self.chunks) * self.dtype.itemsize
 
     def _chunk_name(self, index: Sequence[int]) -> str:
         return ".".join(("c", *map(str, index)))
 
-    def _chunk_path(self, index: Sequence[int]) -> Path:
-        return self.path / self._chunk_name(index)
+    def _chunk_path(self, index: Sequence[int]) -> str:
+        return os.path.join(self.path, self._chunk_name(index))
 
     def _slab_index(self, slab: int) -> tuple[int, ...]:
         return (slab, *(0 for _ in self.shape[1:]))
@@ -290,10 +291,8 @@ class ChunkFiles:
         path, writing = self._chunk_path(index), call is os.pwritev
         if writing and not block[0].flags.c_contiguous:
             block = np.ascontiguousarray(block)
-        views = self._views(block)
-        total = sum(view.nbytes for view in views)
-        action = f"writing {total} bytes" if writing else f"reading {total} bytes of chunk {tuple(index)}"
-        with describe_oserror(action, path, UNHARMED if writing else ""):
+        views, whole = self._views(block), (len(block) - 1) * self._row_bytes + block[:1].nbytes
+        try:  # a context manager would take as long as the calls of the system, of which there are thousands in a step
             fd = os.open(path, os.O_WRONLY | os.O_CREAT if writing else os.O_RDONLY, 0o666)
             try:
                 done, first = 0, 0
@@ -303,6 +302,8 @@ class ChunkFiles:
                         message = f"Only {offset + done} of a chunk's {self._chunk_bytes} bytes"
                         raise OSError(errno.EIO, message)
                     done += count
+                    if done == whole:  # nearly always at once
+                        break
                     while first < len(views) and count >= views[first].nbytes:
                         count -= views[first].nbytes
                         first += 1
@@ -313,15 +314,28 @@ class ChunkFiles:
                     os.ftruncate(fd, self._chunk_bytes)
             finally:
                 os.close(fd)
+        except OSError as error:
+            what = f"{block.nbytes} bytes"
+            action = f"writing {what}" if writing else f"reading {what} of chunk {tuple(index)}"
+            raise _described(error, action, path, UNHARMED if writing else "") from error
 
     def _views(self, block: NDArray[Any]) -> list[memoryview]:
         """The bytes of a block as they lie in a file: in one view, or one for each row, and padding between these."""
         padding = self._row_bytes - math.prod(block.shape[1:]) * self.dtype.itemsize
         if block.flags.c_contiguous and not padding:
             return [_as_bytes(block)] if block.size else []
+        apart, wide = block.strides[0], block[:1].nbytes  # of one axis, block[0] would be a copy
+        if block[:1].flags.c_contiguous and block.strides[-1] == block.itemsize and apart >= wide > 0:
+            # slices of one view of all that lies there, which are made in a tenth of the time
+            last = (len(block) - 1) * apart
+            whole = np.lib.stride_tricks.as_strided(block.view(np.uint8), (last + wide,), (1,)).data
+            rows = [whole[start : start + wide] for start in range(0, last + 1, apart)]
+            if not padding:
+                return rows
+        else:
+            rows = [_as_bytes(block[k : k + 1]) for k in range(len(block))]
         between = memoryview(bytearray(padding))
-        rows = (block[k : k + 1] for k in range(len(block)))  # of one axis, block[k] would be a copy
-        views = [view for row in rows for view in (_as_bytes(row), between) if view.nbytes]
+        views = [view for row in rows for view in (row, between) if view.nbytes]
         return views[:-1] if padding else views  # what follows the last row is as good as not there
 
 
@@ -379,6 +393,10 @@ def describe_oserror(action: str, path: str | os.PathLike[str], consolation: str
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{reason}, while {action}" + (f" ({consolation})" if consolation else "")
-        raise OSError(error.errno or errno.EIO, message, os.fspath(path)) from error
+        raise _described(error, action, path, consolation) from error
+
+
+def _described(error: OSError, action: str, path: str | os.PathLike[str], consolation: str) -> OSError:
+    reason = error.strerror or str(error)
+    message = f"{reason}, while {action}" + (f" ({consolation})" if consolation else "")
+    return OSError(error.errno or errno.EIO, message, os.fspath(path))
