@@ -117,10 +117,24 @@ def in_memory(size: int, rounds: int, steps: int, workers: int = 2) -> dict[str,
     return found
 
 
-def block(shape: Sequence[int], rounds: int, steps: int, stepper: str = "imex", chunked: bool = False) -> float:
-    """A run that holds the field: nanoseconds per voxel and step."""
+def block(
+    shape: Sequence[int],
+    rounds: int,
+    steps: int,
+    stepper: str = "imex",
+    chunked: bool = False,
+    folder: str | None = None,
+) -> float:
+    """A run that holds the field, frames in memory or in a folder: nanoseconds per voxel and step."""
     ds, options = start(shape), {"chunks": -(-shape[0] // (2 * threads()))} if chunked else {}
-    return statistics.median(step_ns(ds, steps, stepper, **options) for _ in range(rounds))
+    taken = []
+    for _ in range(rounds):
+        if folder is None:
+            taken.append(step_ns(ds, steps, stepper, **options))
+            continue
+        with tempfile.TemporaryDirectory(dir=folder, prefix="voxdask-scale-") as there:
+            taken.append(step_ns(ds, steps, stepper, store=f"{there}/run.zarr", **options))
+    return statistics.median(taken)
 
 
 def distributed(shape: Sequence[int], rounds: int, steps: int, workers: int) -> float:
@@ -130,9 +144,9 @@ def distributed(shape: Sequence[int], rounds: int, steps: int, workers: int) -> 
         return statistics.median(step_ns(ds, max(steps, 24), chunks=-(-shape[0] // workers)) for _ in range(rounds))
 
 
-def fits(size: int, registers: int = 1) -> bool:
-    """Whether a block of size^3 voxels, with its start and two frames, does not leave the memory that is free."""
-    return size**3 * 4 * (3 + registers + 1.2) < 0.75 * psutil.virtual_memory().available
+def fits(size: int, registers: int = 1, frames: int = 2) -> bool:
+    """Whether a block of size^3 voxels, with its start and frames, does not leave the memory that is free."""
+    return size**3 * 4 * (1 + frames + registers + 1.2) < 0.75 * psutil.virtual_memory().available
 
 
 def memory_now() -> Numbers:

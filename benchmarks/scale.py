@@ -88,10 +88,10 @@ def spilled(options: argparse.Namespace) -> Rows:
         yield Row("spilled", f"peer eager, {options.size}^3", eager, "ns")
     limit = limit_of(options)
     for n in (2 * options.size, 4 * options.size):
-        held = (n if probes.fits(n) else n // 2, n, n)  # if not the cube, half of it: most lines are as long
+        held = (n if probes.fits(n, frames=0) else n // 2, n, n)  # if not the cube, half of it: most lines are as long
         blocks, rounds = [], []
         for _ in range(options.rounds_large):
-            blocks.append(apart(probes.block, held, 1, SPILLED_STEPS))
+            blocks.append(apart(probes.block, held, 1, SPILLED_STEPS, folder=options.folder))
             rounds.append(apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder))
         yield Row("spilled", f"block, {held[0]} x {n}^2", statistics.median(blocks), "ns")
         name, ns = f"{n}^3 under {limit / 1e6:.0f} MB", statistics.median(r["ns"] for r in rounds)
