@@ -94,6 +94,22 @@ def test_reads_what_zarr_wrote(layout: tuple[Any, ...]) -> None:
             assert array.read_chunk(index, out) is out
 
 
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (4, 3, 1), (3, 2, 3)])
+def test_rows_may_lie_in_any_order(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Backwards, each twice, all in one place, read-only: as they are written, and where they are read to."""
+    expected = sample(shape, "float32")
+    array = ChunkFiles.create(tmp_path / "u", shape, shape, "float32")
+    index, doubled = (0,) * len(shape), np.repeat(expected, 2, axis=0)[::2]
+    fixed = expected.copy()
+    fixed.flags.writeable = False
+    for block in (expected[::-1].copy()[::-1], doubled, fixed, np.broadcast_to(expected[:1], shape)):
+        array.write_chunk(index, block)
+        assert np.array_equal(zarr.open_array(tmp_path / "u", mode="r")[...], block)
+    array.write_chunk(index, expected)
+    for out in (np.zeros(shape, "float32")[::-1], np.zeros((2 * len(expected), *shape[1:]), "float32")[::2]):
+        assert np.array_equal(array.read_chunk(index, out), expected)
+
+
 @given(layout=layouts(slabs=False), data=st.data())
 @no_deadline
 def test_rows_may_lie_apart(layout: tuple[Any, ...], data: st.DataObject) -> None:

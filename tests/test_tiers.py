@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import voxdask as vd
+from voxdask import planning, tiles
 
 SHAPE = (7, 6, 5)
 DIMS = ("z", "y", "x")
@@ -139,8 +140,18 @@ def test_tiers_agree(
         agree(tier.simulate(MODELS[model](ds), ds, **options), expected)
 
 
+@pytest.fixture(params=["thick", "thin"])
+def tiles_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Tiles of grids of this size; and those of large ones: row by row, long lines beside their columns."""
+    if request.param == "thin":
+        monkeypatch.setattr(tiles, "MOST_LINES", 0)
+        monkeypatch.setattr(tiles, "LEAST_LINES", 0)
+        monkeypatch.setattr(planning, "TILE_BYTES", 1)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("size", [39, 40])
-def test_spectra_that_are_kept_of_a_halved_first_axis(size: int, tmp_path: Path) -> None:
+def test_spectra_that_are_kept_of_a_halved_first_axis(tiles_of: str, size: int, tmp_path: Path) -> None:
     ds = make_ds((size, 6, 5))[["c"]]
     boundary = {"y": "neumann", "x": "dirichlet"}
     options: dict[str, Any] = {"dt": 0.1, "steps": 2, "stepper": "etdrk4", "boundary": boundary}
@@ -153,7 +164,7 @@ def test_spectra_that_are_kept_of_a_halved_first_axis(size: int, tmp_path: Path)
 @pytest.mark.parametrize("nodes", NODES[:3])
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("model", ["cahn-hilliard", "field"])
-def test_block_equals_numpy(model: str, mix: str, nodes: tuple[str, ...]) -> None:
+def test_block_equals_numpy(tiles_of: str, model: str, mix: str, nodes: tuple[str, ...]) -> None:
     ds = make_ds(SHAPE, "float64", nodes)
     boundary = MIXES[mix](ds)
     axes = reference.axes_of(ds, boundary)

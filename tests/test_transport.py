@@ -387,7 +387,7 @@ def test_the_kernels_of_the_equation_agree_that_it_is_steady(direction: str) -> 
     held = {direction: (vd.Dirichlet(0.0), vd.Dirichlet(1.0))}
     ends = held | {str(dim): "neumann" for dim in image.dims if dim != direction}
     rate = Conduction(1 / image).right_hand_side(found.field.to_dataset(name="c"), boundary=ends)
-    # moved by a ten-thousandth anywhere it would not be
+    # moved by some ten-thousandth everywhere, it would not be
     moved = (found.field + 1e-4 * np.random.default_rng(6).standard_normal(image.shape)).to_dataset(name="c")
     assert abs(rate.c).max() < 1e-2 * abs(Conduction(1 / image).right_hand_side(moved, boundary=ends).c).max()
 
@@ -395,13 +395,13 @@ def test_the_kernels_of_the_equation_agree_that_it_is_steady(direction: str) -> 
 def test_every_element_of_a_tensor_has_an_error() -> None:
     image = image_of(np.random.default_rng(3).uniform(0.05, 1, (14, 10, 12)).cumsum(1), spacing=(1.0, 2.0, 1.0))
     exact = vd.effective_diffusivity(image, **EXACT)
-    assert float(exact.bound.max()) < 1e-8 * float(exact.tensor.max())
+    assert float(exact.tensor_error.max()) < 1e-8 * float(exact.tensor.max())
     early = vd.effective_diffusivity(image, dtype="float64", tolerance=0.02)
     off = abs(early.tensor - exact.tensor)
-    assert (off <= early.bound).all() and float(off.max()) > 0
+    assert (off <= early.tensor_error).all() and float(off.max()) > 0
     assert "off the diagonal" in repr(early)
     through = vd.effective_diffusivity(image, directions="y", boundary="face")
-    assert np.isfinite(through.bound.values).sum() == 1 and "off the diagonal" not in repr(through)
+    assert np.isfinite(through.tensor_error.values).sum() == 1 and "off the diagonal" not in repr(through)
 
 
 def walls_of(values: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
@@ -510,7 +510,8 @@ def test_the_scatter_of_noise_falls_with_the_root_of_the_volume() -> None:
     assert found.exponent == pytest.approx(1, abs=0.15)
     assert found.error == pytest.approx((0.4 / 0.6 / 48**3) ** 0.5, rel=0.3)
     assert found.voxels_for(found.error / 2) == pytest.approx(4 * 48**3, rel=0.3)
-    assert found.plot().axes and "parts, mean" in repr(found) and "<table>" in found._repr_html_()
+    assert len(found.rows) == 7 and found.plot().axes
+    assert "parts, mean" in repr(found) and "<table>" in found._repr_html_()
     flow = vd.representative_volume(noise, divisions=(4, 3, 2, 1), samples=4, direction="z")
     assert float(flow.table["mean"][-1]) == pytest.approx(vd.tortuosity(noise, direction="z").d_eff)
     with pytest.raises(ValueError, match="phase names the label 7, which is not in the image"):

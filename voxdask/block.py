@@ -85,10 +85,10 @@ class BlockFields:
         self.xp, self.depth, self.finite = backend.namespace(like), operators.program.halo, True
         self.workspace, self._free = Workspace(), list[dict[str, Any]]()
         rows, columns = (system.grid.shape[0], plan.problem.columns) if like is not None else (plan.rows, plan.columns)
-        at_once, sum_rows = plan.transform_rows, plan.sum_rows
+        transform_rows, sum_rows = plan.transform_rows, plan.sum_rows
         if like is not None:
-            at_once, sum_rows = rows, max(1, rows // DEVICE_SUMS)
-        self.context = Context(system, operators.equation.rates, rows, columns, at_once, sum_rows)
+            transform_rows, sum_rows = rows, max(1, rows // DEVICE_SUMS)
+        self.context = Context(system, operators.equation.rates, rows, columns, transform_rows, sum_rows)
         self._thin = plan.rows
         self.slabs = split(system.grid.shape[0], rows)
         self.pencils = split(plan.problem.columns, columns)
@@ -191,8 +191,9 @@ class BlockFields:
                         self._spectra[name][0] = made
 
                 beside = [spectrum[:, start:stop] for spectrum in stored[name]]
-                workspace = self.workspace if self.like is None else None
-                if not passes.through(self.context, multiply, start, stop, columns, keep, t, dt, beside, workspace):
+                if not passes.through(
+                    self.context, multiply, start, stop, columns, keep, t, dt, beside, self.workspace
+                ):  # fmt: skip
                     self.finite = False  # threads may only ever clear it
 
         self._sweep(through, self.pencils)

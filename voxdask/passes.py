@@ -142,7 +142,8 @@ def through(
     multiply : Filter
     start, stop : int
     source : callable
-        ``source(a, b)`` gives columns [start + a, start + b), every row of them; used up if there is no workspace.
+        ``source(a, b)`` gives columns [start + a, start + b), every row of them; on a device, or without a workspace,
+        they are used up.
     target : callable
         ``target(a, b, columns)`` is given columns [start + a, start + b) of the result.
     t, dt : float

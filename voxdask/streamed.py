@@ -221,7 +221,7 @@ class StreamedFields(Deferred):
 
                 if not passes.through(
                     self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], keep, t, dt, beside,
-                    self.workspace if self.like is None else None,
+                    self.workspace,
                 ):  # fmt: skip
                     self.finite = False  # threads may only ever clear it
 

@@ -21,7 +21,7 @@ from voxdask.system import CHANGE, SUM, System
 
 #: Bytes of a line of the cache.
 CACHE_LINE = 64
-#: Rows of fewer lines lie side by side.
+#: Rows of fewer lines of the cache lie side by side.
 LEAST_LINES = 16
 #: Rows of which a cache holds a line each, wherever they lie.
 MOST_LINES = 512
@@ -51,18 +51,18 @@ class Workspace(threading.local):
         if backend.is_device_array(like):
             return self.empty(name, shape, dtype, like)
         width, line = math.prod(shape[1:]), CACHE_LINE // np.dtype(dtype).itemsize
-        apart = spaced(width, line)
+        apart = distance(width, line)
         memory = self.empty(name, (shape[0] * apart + line,), dtype)
         first = -memory.ctypes.data % CACHE_LINE // memory.itemsize
         return memory[first : first + shape[0] * apart].reshape(shape[0], apart)[:, :width].reshape(shape)
 
 
-def spaced(width: int, line: int) -> int:
+def distance(width: int, line: int) -> int:
     """How far apart rows of so many values should be, of which `line` are in a line of the cache.
 
     Examples
     --------
-    >>> spaced(512, 8), spaced(513, 8), spaced(3, 8)
+    >>> distance(512, 8), distance(513, 8), distance(3, 8)
     (520, 520, 3)
     """
     # what lies between narrow rows would take more than it saves
@@ -159,11 +159,13 @@ def filtered(
 ) -> Any:
     """Columns of a spectrum, transformed along the first axis, with a gain, and back.
 
-    They are used up, unless there is a workspace: long lines that lie far apart are transformed there, as they would
-    push each other out of the cache.
+    On the host they are left as they are if there is a workspace, else used up. Long lines whose values lie apart are
+    transformed in the workspace, as they would push each other out of the cache; but not what a transform makes
+    another array of anyway.
     """
-    overwrite = workspace is None
-    if workspace is not None and len(block) > MOST_LINES:
+    overwrite = workspace is None or backend.is_device_array(block)
+    apart = len(block) > MOST_LINES and system.transform.in_place
+    if workspace is not None and not overwrite and apart and not block.flags.c_contiguous:
         tile = workspace.spaced("columns", block.shape, block.dtype)
         tile[...] = block
         block, overwrite = tile, True

@@ -46,7 +46,7 @@ class EffectiveDiffusivity(Table):
         The same for isotropic mixtures, where diffusivities go by label; see :func:`voxdask.hashin_shtrikman_bounds`.
     error : float
         Largest estimated relative error of the diagonal from stopping the iteration.
-    bound : DataArray, shape (dims, dims)
+    tensor_error : DataArray, shape (dims, dims)
         Estimated largest absolute error of every element from that: errors of energies are a scalar product, so that
         :math:`|\delta D_{ij}|^2 \le \delta D_{ii}\, \delta D_{jj}`.
     converged : bool
@@ -65,7 +65,7 @@ class EffectiveDiffusivity(Table):
     wiener: Bounds
     hashin_shtrikman: Bounds | None
     error: float
-    bound: xr.DataArray
+    tensor_error: xr.DataArray
     converged: bool
     iterations: dict[str, int]
     boundary: str
@@ -83,12 +83,13 @@ class EffectiveDiffusivity(Table):
         each = ", ".join(f"{dim}: {n}" for dim, n in self.iterations.items())
         values = self.tensor.values if self.boundary == "periodic" else np.diag(self.tensor)[:, None]
         rows = {f"D[{dim}]": "  ".join(f"{v:12.5g}" for v in row) for dim, row in zip(dims, values, strict=True)}
-        beside = self.bound.values[~np.eye(len(dims), dtype=bool)]
-        off = f", ± {np.nanmax(beside):.1g} off the diagonal" if np.isfinite(beside).any() else ""
+        beside = self.tensor_error.values[~np.eye(len(dims), dtype=bool)]
+        known = np.isfinite(beside).any()
         return {
             **rows,
             "bounds": f"{self.wiener.lower:.6g} ... {self.wiener.upper:.6g} (Wiener){isotropic}",
-            "solve": f"{each} iterations, ± {self.error:.1e} of the diagonal{off}{stopped}",
+            "solve": f"{each} iterations, relative error {self.error:.1e}{stopped}",
+            **({"off the diagonal": f"± {np.nanmax(beside):.1g}"} if known else {}),
             "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
         }
 
@@ -191,11 +192,11 @@ def effective_diffusivity(
     converged = all(s.converged for s in found.values())
     warn_unless(converged, "a diagonal element", error, tolerance)
     known = values.scale * np.diag(tensor) * [relative_error(found[dim]) if dim in found else 0.0 for dim in dims]
-    bound = np.where(np.isfinite(tensor), np.sqrt(np.outer(known, known)), np.nan)
+    errors = np.where(np.isfinite(tensor), np.sqrt(np.outer(known, known)), np.nan)
     coords = {"i": list(dims), "j": list(dims)}
     return EffectiveDiffusivity(
         tensor=xr.DataArray(values.scale * tensor, coords, ("i", "j"), "D_eff"),
-        bound=xr.DataArray(bound, coords, ("i", "j"), "D_eff_error"),
+        tensor_error=xr.DataArray(errors, coords, ("i", "j"), "D_eff_error"),
         fractions=values.fractions,
         wiener=values.wiener,
         hashin_shtrikman=values.hashin_shtrikman,

@@ -60,7 +60,7 @@ class Electrode(Table):
     phase : tuple of int
         Labels of the electrolyte.
     direction, reservoir, sides : str
-    unit : str, optional
+    unit : str or None
         Of lengths, if the image says.
     voxels : int
     wall_time : float

@@ -56,8 +56,9 @@ class Extrapolation(Table):
     def rows(self) -> dict[str, str]:
         """What a table of the result says."""
         levels = zip(self.levels.coarsening.values, self.levels.values, strict=True)
+        unknown = "infinite: no path" if np.isinf(self.tau) else "not known: larger voxels differ"
         return {
-            "tau": f"{self.tau:.5g} ± {self.error:.2g}" if self.tau == self.tau else "not known: larger voxels differ",
+            "tau": f"{self.tau:.5g} ± {self.error:.2g}" if np.isfinite(self.tau) else unknown,
             "of the image": f"{self.voxel_tau:.5g}",
             "phase": name_of(self.phase),
             "porosity": f"{self.porosity:.4f}",

@@ -30,10 +30,11 @@ class RepresentativeVolume(Table):
     Attributes
     ----------
     table : Dataset
-        Over ``voxels`` of a sub-volume: ``mean``, ``scatter`` (standard deviation), ``count`` and all ``values``.
+        Over ``voxels`` of a sub-volume: ``mean``, ``scatter`` (standard deviation), ``count``, all ``values``, and
+        ``divisions`` of an edge.
     exponent : float
-        Of the scatter's fall with the volume, :math:`\sigma \propto V^{-\alpha/2}`; 1 for uncorrelated parts, NaN
-        where fewer than two sizes have parts that differ.
+        Of the scatter's fall with the volume, :math:`\sigma \propto V^{-\alpha/2}`; 1 for uncorrelated parts, and
+        where none differ; NaN where those of fewer than two sizes do.
     error : float
         Relative standard deviation of the property among images of the size of the whole, as that law has it: what this
         one may be off by from the mean of the material. NaN where there is no exponent.
@@ -102,7 +103,8 @@ class RepresentativeVolume(Table):
             count, scatter = int(row["count"]), float(row["scatter"])
             spread = f", scatter {scatter:.3g}" if math.isfinite(scatter) else ""
             parts = "part" if count == 1 else "parts"
-            sizes[f"{int(row.voxels):,d} voxels"] = f"{count} {parts}, mean {float(row['mean']):.5g}{spread}"
+            size = f"edge / {int(row.divisions)}, {int(row.voxels):,d} voxels"
+            sizes[size] = f"{count} {parts}, mean {float(row['mean']):.5g}{spread}"
         return {**sizes, "at full size": f"relative error about {self.error:.2g}"}
 
 
@@ -199,7 +201,7 @@ def representative_volume(
                 dim: slice(int(c) * s, (int(c) + 1) * s) for dim, c, s in zip(scan.grid.dims, corner, size, strict=True)
             }
             values[row, column] = _measure(scan.image.isel(window), property, options)
-    return _fitted(values, np.array([math.prod(length // n for length in shape) for n in counts]), name, ndim)
+    return _fitted(values, shape, counts, name)
 
 
 def _measure(part: xr.DataArray, property: str | Callable[[xr.DataArray], float], options: dict[str, Any]) -> float:
@@ -214,7 +216,8 @@ def _measure(part: xr.DataArray, property: str | Callable[[xr.DataArray], float]
     return float(getattr(tortuosity(part, **options), property))
 
 
-def _fitted(values: np.ndarray, voxels: np.ndarray, name: str, ndim: int) -> RepresentativeVolume:
+def _fitted(values: np.ndarray, shape: Sequence[int], counts: Sequence[int], name: str) -> RepresentativeVolume:
+    voxels = np.array([math.prod(length // n for length in shape) for n in counts])
     known = np.isfinite(values)
     count = known.sum(1)
     inside = np.where(known, values, 0)
@@ -234,8 +237,9 @@ def _fitted(values: np.ndarray, voxels: np.ndarray, name: str, ndim: int) -> Rep
             "scatter": ("voxels", scatter),
             "count": ("voxels", count),
             "values": (("voxels", "sample"), values),
+            "divisions": ("voxels", list(counts)),
         },
         {"voxels": voxels},
-        {"ndim": ndim},
+        {"ndim": len(shape)},
     )
     return RepresentativeVolume(table, exponent, error, name)
