@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from voxdask.equation import dt
 from voxdask.grid import Grid
 from voxdask.kernels import compile_filter
 from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, split
+from voxdask.planning import Problem, tile_bytes
 from voxdask.tiles import MOST_LINES
 
 PAIRS = ["periodic", "neumann", "dirichlet", ("neumann", "dirichlet"), ("dirichlet", "neumann")]
@@ -224,6 +227,29 @@ def test_long_lines_are_transformed_beside_their_columns(boundary: Any, size: in
         modes = np.fft.fft(given.astype(complex), axis=0) * transform.squares[0][:, None, None]
         expected = np.fft.ifft(modes, axis=0)  # no transform scales, the gain does
         np.testing.assert_allclose(there, expected * transform.scale * size, rtol=0, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize("node", [False, True])
+@pytest.mark.parametrize("boundary", ["periodic", "dirichlet", {"z": "periodic", "y": "neumann", "x": "neumann"}])
+def test_columns_take_what_a_plan_foresees(boundary: Any, node: bool) -> None:
+    """Of long lines, a copy among it: halved, with held nodes, or neither."""
+    ds = vd.dataset({"c": np.zeros((600, 2, 256), np.float32)}, node_centred=("z",) if node else ())
+    transform = GridTransform(parse(boundary, Grid.from_dataset(ds)), np.dtype(np.float32))
+    block, system = np.zeros(transform.spectrum_shape, transform.spectrum_dtype), SimpleNamespace(transform=transform)
+    gain = compile_filter(((TRANSFORMED, ((TRANSFORMED, SCALE),)),), tuple("zyx"))
+    pencil = np.zeros((600, 6, *block.shape[2:]), block.dtype)[:, ::3]  # its values lie apart
+    problem = Problem(block.shape, 4, 1, 0, 0, 0, 1, 1, 2, block[0, 0].nbytes)
+
+    def filtered() -> None:
+        tiles.filtered(system, pencil, 0, gain, {}, workspace=tiles.Workspace())  # type: ignore[arg-type]
+
+    filtered()  # compiles
+    tracemalloc.start()
+    filtered()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    without = replace(problem, spectra=0)
+    assert block.nbytes < peak <= tile_bytes(problem, 0, 2) - tile_bytes(without, 0, 2) + (1 << 16)
 
 
 @pytest.mark.parametrize("width", [127, 128, 512, 513])

@@ -491,7 +491,7 @@ def test_extrapolation_comes_closer_to_a_fine_sphere() -> None:
         assert abs(found.d_eff - truth) < 0.7 * abs(raw.d_eff - truth)
         assert abs(found.tau - (1 - 4 / 3 * np.pi * 0.4**3) / truth) < found.error
     assert "d_eff, 2 x voxel" in repr(found) and "<table>" in found._repr_html_()
-    assert (found.phase, found.direction) == ((1,), "x")
+    assert (found.phase, found.direction, found.sides, found.ends) == ((1,), "x", "no-flux", "face")
     thin = image_of(np.broadcast_to(np.arange(16) % 4 < 2, (16, 16, 16)).copy())
     with pytest.warns(UserWarning, match="larger voxels change d_eff"):
         assert np.isnan(vd.extrapolated_tortuosity(thin).tau)
@@ -513,6 +513,10 @@ def test_the_scatter_of_noise_falls_with_the_root_of_the_volume() -> None:
     assert len(found.rows) == 7 and found.plot().axes
     assert "parts, mean" in repr(found) and "<table>" in found._repr_html_()
     flow = vd.representative_volume(noise, divisions=(4, 3, 2, 1), samples=4, direction="z")
+    assert flow.options == {"direction": "z"} and flow.rows["direction"] == "'z'"
+    small = noise.isel(x=slice(11), y=slice(11), z=slice(11))
+    alike = vd.representative_volume(small, "porosity", divisions=(5, 4, 2, 1))
+    assert len(set(alike.table.voxels.values)) == 3 and len(alike.rows) == 5  # two sizes have parts of as many voxels
     assert float(flow.table["mean"][-1]) == pytest.approx(vd.tortuosity(noise, direction="z").d_eff)
     with pytest.raises(ValueError, match="phase names the label 7, which is not in the image"):
         vd.representative_volume(noise, "porosity", phase=7)

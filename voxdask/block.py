@@ -85,10 +85,11 @@ class BlockFields:
         self.xp, self.depth, self.finite = backend.namespace(like), operators.program.halo, True
         self.workspace, self._free = Workspace(), list[dict[str, Any]]()
         rows, columns = (system.grid.shape[0], plan.problem.columns) if like is not None else (plan.rows, plan.columns)
-        transform_rows, sum_rows = plan.transform_rows, plan.sum_rows
-        if like is not None:
-            transform_rows, sum_rows = rows, max(1, rows // DEVICE_SUMS)
-        self.context = Context(system, operators.equation.rates, rows, columns, transform_rows, sum_rows)
+        sum_rows = max(1, rows // DEVICE_SUMS) if like is not None else plan.sum_rows
+        self.context = Context(
+            system, operators.equation.rates, rows=rows, columns=columns, transform_rows=plan.transform_rows,
+            sum_rows=sum_rows,
+        )  # fmt: skip
         self._thin = plan.rows
         self.slabs = split(system.grid.shape[0], rows)
         self.pencils = split(plan.problem.columns, columns)

@@ -99,8 +99,9 @@ class ChunkedFields:
         self._kernels: dict[Kernel | Filter, Value] = {}
         self._kept: dict[str, list[list[Any]]] = {}
         context = Context(
-            system, operators.equation.rates, plan.rows, plan.columns, plan.transform_rows, plan.sum_rows
-        )
+            system, operators.equation.rates, rows=plan.rows, columns=plan.columns, transform_rows=plan.transform_rows,
+            sum_rows=plan.sum_rows,
+        )  # fmt: skip
         self.context = graph.constant(f"voxdask-context-{self._token}", context)
 
     def advance(self, t: float, v: ChunkedState, *targets: Target, end: float) -> tuple[ChunkedState, ...]:

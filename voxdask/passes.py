@@ -30,7 +30,7 @@ class Context:
     rows, columns : int
         Of a tile.
     transform_rows : int
-        Of a tile that is transformed along the local axes.
+        Of a tile that is transformed along the local axes, on the host; a device does best with all rows at once.
     sum_rows : int
         Of a tile of a sum of fields.
     """
@@ -41,6 +41,10 @@ class Context:
     columns: int
     transform_rows: int
     sum_rows: int
+
+    def thin(self, size: int, like: Any) -> list[tuple[int, int]]:
+        """Ranges of rows that are transformed at once, where an array is like another."""
+        return split(size, self.rows if backend.is_device_array(like) else self.transform_rows)
 
 
 def advance(
@@ -115,7 +119,7 @@ def advance(
                     finite = finite and (key not in checked or tiles.finite(block))
         for field, name in names if spectra else ():
             block = halo.inner(made[f"target0_{name}"], margins[0]) if rated else made[name]
-            for c, d in split(b - a, context.transform_rows):
+            for c, d in context.thin(b - a, block):
                 weight = tiles.weight_of(system, field, sources, lo + a + c, lo + a + d)
                 modes = tiles.to_spectrum(system, block[c:d], lo + a + c, weight)
                 spectra(field, a + c, a + d, modes)  # type: ignore[misc]
@@ -199,7 +203,7 @@ def backward(
         Rows [lo, hi), with as many ghost layers along the other axes as the kernel says.
     """
     system = context.system
-    for a, b in split(hi - lo, context.transform_rows):
+    for a, b in context.thin(hi - lo, out):
         blocks = {key: base[a:b] for key, base in bases.items()}
         if weights is not None:
             blocks[system.weights[name].field] = backend.in_order(halo.rows_of(weights, lo + a, lo + b))

@@ -74,12 +74,6 @@ class GridTransform:
         return self.half not in (None, 0)
 
     @property
-    def in_place(self) -> bool:
-        """Whether a host transforms lines along the first axis where they are: neither halved, nor with held nodes."""
-        transform = self.axes[0].transform()
-        return self.half != 0 and (transform.start, transform.stop) == (0, self.axes[0].size)
-
-    @property
     def spectrum_dtype(self) -> np.dtype[Any]:
         return np.result_type(self.dtype, np.complex64) if self.complex else self.dtype
 

@@ -200,8 +200,8 @@ class Plan:
 
     @property
     def transform_rows(self) -> int:
-        """Rows of a field that are transformed at once: a device does best with all of them."""
-        return self.rows if self.on_device else transform_rows(self.problem, self.rows)
+        """Rows of a field that are transformed at once on the host."""
+        return transform_rows(self.problem, self.rows)
 
     @property
     def sum_rows(self) -> int:
@@ -357,7 +357,7 @@ def has_room_for_chunks(plan: Plan, chunk_rows: int) -> bool:
 def _cache_tiles(problem: Problem, row_tile_bytes: int) -> tuple[int, int]:
     # the many fields of a family share the cache, which two find room in
     rows = row_tile_bytes // (problem.row_bytes * max(problem.fields // 2, 1))
-    # a thicker tile makes fewer rows around it, but a transform of one leaves the cache
+    # a thicker tile makes fewer rows around it, but takes more memory, which a step that transforms has other uses for
     rows = max(rows, (2 if problem.spectral else 4) * problem.halo, 1)
     columns = max(TILE_BYTES // (problem.shape[0] * max(problem.mode_bytes, 1)), 1)
     return min(rows, problem.shape[0]), min(columns, problem.columns)

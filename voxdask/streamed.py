@@ -72,8 +72,9 @@ class StreamedFields(Deferred):
         super().__init__(operators, plan.depth, given, bool(system.weights))
         self.system, self.plan, self._new_rows, self._new_spectra, self.like = system, plan, rows, spectra, like
         self.context = Context(
-            system, operators.equation.rates, plan.rows, plan.columns, plan.transform_rows, plan.sum_rows
-        )
+            system, operators.equation.rates, rows=plan.rows, columns=plan.columns, transform_rows=plan.transform_rows,
+            sum_rows=plan.sum_rows,
+        )  # fmt: skip
         self.slabs = split(system.grid.shape[0], plan.slab_rows)
         self.pencils = split(plan.problem.columns, plan.pencil_columns)
         self.workspace, self.finite = Workspace(), True

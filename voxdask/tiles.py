@@ -160,12 +160,12 @@ def filtered(
     """Columns of a spectrum, transformed along the first axis, with a gain, and back.
 
     On the host they are left as they are if there is a workspace, else used up. Long lines whose values lie apart are
-    transformed in the workspace, as they would push each other out of the cache; but not what a transform makes
-    another array of anyway.
+    transformed in the workspace, as they would push each other out of the cache; but not halved ones, of which a
+    transform makes another array anyway.
     """
     overwrite = workspace is None or backend.is_device_array(block)
-    apart = len(block) > MOST_LINES and system.transform.in_place
-    if workspace is not None and not overwrite and apart and not block.flags.c_contiguous:
+    halved = system.transform.half == 0
+    if workspace and not overwrite and not halved and len(block) > MOST_LINES and not block.flags.c_contiguous:
         tile = workspace.spaced("columns", block.shape, block.dtype)
         tile[...] = block
         block, overwrite = tile, True

@@ -98,11 +98,11 @@ def _apply(block: Any, transform: Transform, axis: int, overwrite: bool, fft: st
     n = block.shape[axis]
     if (transform.start, transform.stop) != (0, n):
         unknown = (*(slice(None),) * axis, slice(transform.start, transform.stop))
-        result = backend.namespace(block).zeros_like(block)
+        result = block if overwrite else backend.namespace(block).zeros_like(block)
         whole = Transform(
             transform.family, transform.kind, 0, transform.stop - transform.start, transform.shift, transform.length
         )
-        result[unknown] = _apply(block[unknown], whole, axis, False, fft, inverse)
+        result[unknown] = _apply(block[unknown], whole, axis, overwrite, fft, inverse)
         return result
     function = backend.fft_function(block, name, fft)
     if not backend.is_device_array(block):

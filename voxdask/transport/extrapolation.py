@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from voxdask.segmented import open_segmented, parse_labels
-from voxdask.transport.result import Table, name_of
+from voxdask.transport.result import Table, name_of, way_of
 from voxdask.transport.scan import Scan, require_labels
 from voxdask.transport.tortuosity import tortuosity
 
@@ -40,7 +40,7 @@ class Extrapolation(Table):
         Of the image as it is.
     phase : tuple of int, or None
         Labels of what conducts; None where the image holds shares.
-    direction : str
+    direction, sides, ends : str
     """
 
     tau: float
@@ -51,6 +51,8 @@ class Extrapolation(Table):
     voxel_tau: float
     phase: tuple[int, ...] | None
     direction: str
+    sides: str
+    ends: str
 
     @property
     def rows(self) -> dict[str, str]:
@@ -62,7 +64,7 @@ class Extrapolation(Table):
             "of the image": f"{self.voxel_tau:.5g}",
             "phase": name_of(self.phase),
             "porosity": f"{self.porosity:.4f}",
-            "direction": self.direction,
+            "direction": way_of(self.direction, self.ends, self.sides),
             **{f"d_eff, {n} x voxel": f"{value:.5g}" for n, value in levels},
         }
 
@@ -153,7 +155,8 @@ def extrapolated_tortuosity(
             UserWarning,
             stacklevel=2,
         )
-    return Extrapolation(tau, d_eff, error, levels, porosity, as_is.tau, as_is.phase, direction)
+    asked = (as_is.phase, direction, as_is.sides, as_is.ends)
+    return Extrapolation(tau, d_eff, error, levels, porosity, as_is.tau, *asked)
 
 
 def _coarse(share: xr.DataArray, factor: int, scan: Scan, direction: str, options: dict[str, Any]) -> float:

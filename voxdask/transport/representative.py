@@ -40,12 +40,15 @@ class RepresentativeVolume(Table):
         one may be off by from the mean of the material. NaN where there is no exponent.
     name : str
         Of the property.
+    options : dict
+        With which it was measured, where they are not the defaults.
     """
 
     table: xr.Dataset
     exponent: float
     error: float
     name: str
+    options: dict[str, Any]
 
     def voxels_for(self, error: float) -> float:
         r"""How many voxels an image would need for a relative error.
@@ -105,7 +108,8 @@ class RepresentativeVolume(Table):
             parts = "part" if count == 1 else "parts"
             size = f"edge / {int(row.divisions)}, {int(row.voxels):,d} voxels"
             sizes[size] = f"{count} {parts}, mean {float(row['mean']):.5g}{spread}"
-        return {**sizes, "at full size": f"relative error about {self.error:.2g}"}
+        asked = {name: repr(value) for name, value in self.options.items()}
+        return {**asked, **sizes, "at full size": f"relative error about {self.error:.2g}"}
 
 
 def representative_volume(
@@ -201,7 +205,7 @@ def representative_volume(
                 dim: slice(int(c) * s, (int(c) + 1) * s) for dim, c, s in zip(scan.grid.dims, corner, size, strict=True)
             }
             values[row, column] = _measure(scan.image.isel(window), property, options)
-    return _fitted(values, shape, counts, name)
+    return _fitted(values, shape, counts, name, options)
 
 
 def _measure(part: xr.DataArray, property: str | Callable[[xr.DataArray], float], options: dict[str, Any]) -> float:
@@ -216,7 +220,9 @@ def _measure(part: xr.DataArray, property: str | Callable[[xr.DataArray], float]
     return float(getattr(tortuosity(part, **options), property))
 
 
-def _fitted(values: np.ndarray, shape: Sequence[int], counts: Sequence[int], name: str) -> RepresentativeVolume:
+def _fitted(
+    values: np.ndarray, shape: Sequence[int], counts: Sequence[int], name: str, options: dict[str, Any]
+) -> RepresentativeVolume:
     voxels = np.array([math.prod(length // n for length in shape) for n in counts])
     known = np.isfinite(values)
     count = known.sum(1)
@@ -242,4 +248,4 @@ def _fitted(values: np.ndarray, shape: Sequence[int], counts: Sequence[int], nam
         {"voxels": voxels},
         {"ndim": len(shape)},
     )
-    return RepresentativeVolume(table, exponent, error, name)
+    return RepresentativeVolume(table, exponent, error, name, options)

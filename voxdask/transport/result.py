@@ -43,6 +43,11 @@ def name_of(phase: tuple[int, ...] | None) -> str:
     return "shares of voxels" if phase is None else ", ".join(map(str, phase))
 
 
+def way_of(direction: str, ends: str, sides: str) -> str:
+    """Which way it flows, for a table."""
+    return f"{direction}, ends at {ends}s, {sides} sides"
+
+
 def relative_error(steady: Steady) -> float:
     """Of the energy; zero where nothing flows."""
     return steady.error / steady.energy if steady.energy else 0.0

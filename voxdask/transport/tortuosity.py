@@ -15,7 +15,7 @@ from voxdask.report import PeakMemory
 from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.passage import Passage
 from voxdask.transport.phases import Labelled, Shares
-from voxdask.transport.result import Table, cost_of, name_of, relative_error, warn_unless
+from voxdask.transport.result import Table, cost_of, name_of, relative_error, warn_unless, way_of
 from voxdask.transport.scan import Scan
 from voxdask.transport.solver import Steady
 
@@ -89,7 +89,7 @@ class Tortuosity(Table):
             "d_eff": f"{self.d_eff:.5g}",
             "phase": name_of(self.phase),
             "porosity": f"{self.porosity:.4f}, percolating {self.percolating_porosity:.4f}",
-            "direction": f"{self.direction}, ends at {self.ends}s, {self.sides} sides",
+            "direction": way_of(self.direction, self.ends, self.sides),
             "solve": f"{self.iterations} iterations{stopped}",
             "field": f"fluxes of layers within {spread:.1e}, of which tau errs by the square",
             "cost": cost_of(self.voxels, self.wall_time, self.peak_memory),
