@@ -1,6 +1,7 @@
 """What does a step cost on this GPU, beside what it can't cost less than, and are its results right?
 
-Physics: every model of voxdask, periodic, one explicit Euler step and, where it has one, one IMEX step.
+Physics: every model of voxdask, periodic, one explicit Euler step and, where it has one, one IMEX step; effective
+properties of a porous medium (`gpu_transport.py`).
 Cost: about five minutes at the default size on a card with 16 GB; twice the field's size in host memory.
 Command: ``python benchmarks/gpu.py [--size 512] [--output gpu.json]``; with ``--peer-python PATH`` evoxels runs on the
 same card, from an environment of its own that has torch for CUDA.
@@ -29,6 +30,7 @@ from typing import Any
 import models as library
 import numpy as np
 import xarray as xr
+from gpu_transport import transport
 
 import voxdask as vd
 from voxdask import backend
@@ -284,7 +286,8 @@ def peer(options: argparse.Namespace) -> Part:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Part]] = {
-    "card": card, "right": right, "kernels": kernels, "steps": steps, "streamed": streamed, "peer": peer,
+    "card": card, "right": right, "kernels": kernels, "steps": steps, "streamed": streamed, "transport": transport,
+    "peer": peer,
 }  # fmt: skip
 
 
@@ -295,7 +298,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is asked for, print tables and JSON; 0 if every part ran and every model is right, 2 without a GPU."""
+    """Run what is asked for, print tables and JSON; 0 if every part ran and all is right, 2 without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=512, help="voxels along an axis; 256 comes beside it")
     parser.add_argument("--check-size", type=int, default=24, help="of the grid on which every model is checked")
@@ -332,7 +335,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")
     print(text)
-    return 1 if results["failed"] or results.get("right", {}).get("wrong") else 0
+    wrong = any(results.get(part, {}).get("wrong") for part in ("right", "transport"))
+    return 1 if results["failed"] or wrong else 0
 
 
 if __name__ == "__main__":

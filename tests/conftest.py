@@ -20,6 +20,7 @@ import xarray as xr
 
 import voxdask as vd
 from voxdask import backend, kernels, planning
+from voxdask.transport import device
 from voxdask.windows import AHEAD
 
 hypothesis.settings.register_profile(
@@ -130,8 +131,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Iterator[fake_cupy.P
     monkeypatch.setattr(backend, "cupyx", fake_cupy)
     monkeypatch.setattr(backend, "device_fft", fake_cupy.fft)
     kernels._load_device.cache_clear()
+    device._module.cache_clear()
     pool = fake_cupy.pool
     pool.limit, pool.peak = 0, pool.used
     yield pool
     pool.limit = 0
     kernels._load_device.cache_clear()
+    device._module.cache_clear()

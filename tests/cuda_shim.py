@@ -17,6 +17,7 @@ import numpy as np
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 _PROLOGUE = """\
+#include <stddef.h>
 #include <tgmath.h>
 #define __global__
 #define __device__
@@ -47,7 +48,8 @@ class HostModule:
 
     def __init__(self, source: str, folder: Path) -> None:
         launches = []
-        for name, parameters in re.findall(r"void (\w+)\((.*?)\) \{", source):
+        for name, written in re.findall(r"void (\w+)\((.*?)\) \{", source, re.DOTALL):
+            parameters = " ".join(written.split())
             names = ", ".join(parameter.split()[-1] for parameter in parameters.split(", "))
             launches.append(_LAUNCH.format(name=name, parameters=parameters, arguments=names))
         text = _PROLOGUE + source.replace('extern "C" ', "") + "\n".join(launches)

@@ -14,7 +14,7 @@ import sympy as sp
 from periodic import AXES, random_fields
 
 import voxdask
-from voxdask import kernels
+from voxdask import backend, kernels
 from voxdask.equation import dt
 from voxdask.kernels import Filter, Kernel, Update, compile_filter, compile_program
 from voxdask.lowering import Program, adjoint, inlined, lower, tangent
@@ -256,16 +256,16 @@ def test_a_launch_covers_every_voxel_once(shape: tuple[int, ...]) -> None:
             else:
                 seen[tuple(slice(i, None, n) for i, n in zip(start, threads, strict=True))] += 1
 
-    kernels._launch(function, shape, ("values",))
+    backend.launch(function, shape, ("values",))
     assert (seen == 1).all()
 
 
 def test_nothing_is_launched_for_nothing() -> None:
-    kernels._launch(lambda *_: pytest.fail("launched"), (3, 0, 4), ())
+    backend.launch(lambda *_: pytest.fail("launched"), (3, 0, 4), ())
 
 
 def test_rows_beyond_the_largest_grid_run(on_device: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_MOST_BLOCKS", 2)
+    monkeypatch.setattr(backend, "MOST_BLOCKS", 2)
     kernel = compile_program(lower((laplace(b) + x,), ("rate",), AXES))
     blocks, places = random_fields("b", shape=(9, 21, 12)), {"x": np.arange(12.0)}
     expected = kernel(blocks, places, values(kernel))["rate"]

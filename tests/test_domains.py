@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conduction import image_of, random_labels, reference_tensor, reference_through
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transport import image_of, random_labels, reference_tensor, reference_through
 
 import voxdask as vd
 from voxdask.transport import multigrid

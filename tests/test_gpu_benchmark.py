@@ -12,7 +12,7 @@ import pytest
 
 from voxdask import backend
 
-TINY = ["--size", "20", "--check-size", "6", "--steps", "2", "--rounds", "1", "--copy-bytes", "4096"]
+TINY = ["--size", "20", "--check-size", "8", "--steps", "2", "--rounds", "1", "--copy-bytes", "4096"]
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_every_part_runs(benchmark: ModuleType, gpu: Any, tmp_path: Path, capsys
     assert {figures["tier"] for figures in found["steps"].values()} == {"block"}
     assert all(figures["bytes_per_voxel"] > 0 for figures in found["steps"].values())
     assert set(found["streamed"]) == {"euler", "imex", "rk4"}
+    assert found["transport"]["wrong"] == 0 and found["transport"]["tortuosity on the gpu"]["bytes_per_voxel"] > 0
     for title in ("card", "largest error", "right-hand side", "ns/voxel/step", "streamed", "evoxels"):
         assert title in printed
 

@@ -28,7 +28,8 @@ ROWS = """
     transport.pieces transport.components transport.team transport.hierarchy transport.layers transport.windings
     transport.domain
     transport.walls transport.multigrid transport.solver transport.scan transport.phases transport.job
-    transport.options transport.actor transport.cluster transport.workplace transport.passage transport.result
+    transport.options transport.device transport.actor transport.cluster transport.workplace transport.passage
+    transport.result
     transport.tortuosity transport.effective transport.electrode transport.extrapolation transport.representative
     transport accessor
 """

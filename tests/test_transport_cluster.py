@@ -15,8 +15,8 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from conduction import image_of, random_labels, reference_tensor, reference_through
 from distributed import Client, LocalCluster
-from test_transport import image_of, random_labels, reference_tensor, reference_through
 
 import voxdask as vd
 from voxdask.transport import actor

@@ -162,6 +162,8 @@ def finish_transfers() -> None:
     cupy.cuda.get_current_stream().synchronize()
 
 
+#: CUDA's largest number of thread blocks along y and z.
+MOST_BLOCKS = 65535
 #: What CUDA and cuFFT call it, when the pool of CuPy is not the one that found out.
 _NO_MEMORY = ("cudaErrorMemoryAllocation", "CUFFT_ALLOC_FAILED")
 
@@ -178,6 +180,15 @@ def raw_module(source: str) -> Any:
     if cupy is None:
         raise RuntimeError('CUDA kernels need CuPy: python -m pip install "voxdask[gpu]"')
     return cupy.RawModule(code=source, options=("--std=c++14",))
+
+
+def launch(function: Any, extent: tuple[int, ...], values: tuple[Any, ...]) -> None:
+    """Run a device function with about one thread for each voxel, the last axis fastest."""
+    if 0 in extent:
+        return
+    threads = (256,) if len(extent) == 1 else (64, 4, 1)[: len(extent)]
+    blocks = [-(-n // t) for n, t in zip(reversed(extent), threads, strict=True)]
+    function((blocks[0], *(min(n, MOST_BLOCKS) for n in blocks[1:])), threads, values)
 
 
 def cpu_count() -> int:

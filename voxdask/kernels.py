@@ -38,8 +38,6 @@ __all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program", "u
 #: What the type of an array's elements is called in C.
 _REALS = {"f": "float", "d": "double"}
 
-#: CUDA's largest number of thread blocks along y and z.
-_MOST_BLOCKS = 65535
 
 _import_lock = threading.Lock()
 
@@ -317,16 +315,7 @@ def _run(functions: Any, name: str, extent: tuple[int, ...], values: Sequence[An
     if on_host:
         getattr(functions, name)(*values)
     else:
-        _launch(functions.get_function(name), extent, (*values, *map(np.int32, extent)))
-
-
-def _launch(function: Any, extent: tuple[int, ...], values: tuple[Any, ...]) -> None:
-    """Run a device function with about one thread for each voxel, the last axis fastest."""
-    if 0 in extent:
-        return
-    threads = (256,) if len(extent) == 1 else (64, 4, 1)[: len(extent)]
-    blocks = [-(-n // t) for n, t in zip(reversed(extent), threads, strict=True)]
-    function((blocks[0], *(min(n, _MOST_BLOCKS) for n in blocks[1:])), threads, values)
+        backend.launch(functions.get_function(name), extent, (*values, *map(np.int32, extent)))
 
 
 @dataclass(frozen=True)
@@ -379,7 +368,7 @@ class Filter:
         components = np.int32(some.itemsize // real.itemsize)
         extents = map(np.int32, some.shape)
         function = _load_device(self.device, real.char).get_function("combine")
-        _launch(function, some.shape, (*modes, *along, packed, *extents, components))
+        backend.launch(function, some.shape, (*modes, *along, packed, *extents, components))
         for block, contiguous in zip(blocks, modes, strict=True):
             if contiguous is not block:
                 block[...] = contiguous

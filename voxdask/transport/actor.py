@@ -125,7 +125,7 @@ class Part:
         """
         if not self._session or self.domain is None:
             raise WorkerLostError("a worker died that had a part of the field; solve again")
-        field = self.job.scan(None).as_image(self.domain.field())
+        field: np.ndarray = self.job.scan(None).as_image(self.domain.field())
         self.end()
         return field
 

@@ -19,7 +19,7 @@ from voxdask.bounds import Bounds, hashin_shtrikman_bounds, wiener_bounds
 from voxdask.report import PeakMemory
 from voxdask.segmented import open_segmented
 from voxdask.transport.job import Job
-from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.options import check_limits, on_device, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.passage import Passage
 from voxdask.transport.phases import Relative
 from voxdask.transport.result import Table, cost_of, relative_error, warn_unless
@@ -108,6 +108,7 @@ def effective_diffusivity(
     tolerance: float = 1e-4,
     iterations: int = 200,
     dtype: Any = "float32",
+    device: Literal["auto", "cpu", "gpu"] = "auto",
     memory_limit: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
 ) -> EffectiveDiffusivity:
@@ -135,7 +136,7 @@ def effective_diffusivity(
     iterations : int, default 200
         Most iterations for each direction.
     dtype : {"float32", "float64"}
-    memory_limit, store
+    device, memory_limit, store
         As for :func:`voxdask.tortuosity`, and so is where it is solved: lazy images on the workers of an active Client.
         What is periodic is spread over them if a side is a multiple of four voxels.
 
@@ -150,9 +151,11 @@ def effective_diffusivity(
     ValueError
         If a diffusivity is negative, NaN or infinite, a label of the image has none, or an option is unknown.
     MemoryError
-        If not even four layers fit into the limit.
+        If not even four layers fit into the limit, or the GPU has no room for the solve.
     OSError
         If the disk has no room for the working files.
+    RuntimeError
+        As :func:`voxdask.tortuosity`.
 
     Warns
     -----
@@ -183,11 +186,11 @@ def effective_diffusivity(
     one_of("boundary", boundary, ("periodic", "face"))
     warn_of_flat_voxels(scan)
     check_limits(tolerance, iterations)
-    real = real_dtype(dtype)
+    real, there = real_dtype(dtype), on_device(device, scan.image)
     with PeakMemory() as memory:
         values = _Diffusivities(scan, diffusivities, real)
         solve = _periodic if boundary == "periodic" else _through
-        tensor, found, peak = solve(scan, values, wanted, tolerance, iterations, memory_limit, store)
+        tensor, found, peak = solve(scan, values, wanted, tolerance, iterations, there, memory_limit, store)
     error = max(map(relative_error, found.values()))
     converged = all(s.converged for s in found.values())
     warn_unless(converged, "a diagonal element", error, tolerance)
@@ -280,13 +283,14 @@ def _require_diffusivity(value: Any, name: str) -> None:
 
 def _periodic(
     scan: Scan, values: _Diffusivities, wanted: Sequence[str], tolerance: float, iterations: int,
-    memory_limit: str | int | None, store: Any,
+    there: bool, memory_limit: str | int | None, store: Any,
 ) -> tuple[np.ndarray, dict[str, Steady], int]:  # fmt: skip
     """Every direction on one medium; mixed elements from the energy of sums of fields."""
     dims, size = scan.grid.dims, scan.grid.shape
     scan = scan.along(max(dims, key=lambda dim: math.gcd(size[dims.index(dim)], 8)))  # blocks go around without a rest
     job = Job(
-        scan.grid, scan.order, values.phase, values.dtype, True, None, (False, False), fields=4 + len(wanted)
+        scan.grid, scan.order, values.phase, values.dtype, True, None, (False, False), fields=4 + len(wanted),
+        on_device=there,
     )  # fmt: skip
     jumps = {dim: scan.jump(dim) for dim in wanted}
     done, _ = carry_out(scan, job, partial(_all_around, jumps, tolerance, iterations), memory_limit, store)
@@ -325,13 +329,13 @@ def _all_around(
 
 def _through(
     scan: Scan, values: _Diffusivities, wanted: Sequence[str], tolerance: float, iterations: int,
-    memory_limit: str | int | None, store: Any,
+    there: bool, memory_limit: str | int | None, store: Any,
 ) -> tuple[np.ndarray, dict[str, Steady], int]:  # fmt: skip
     """A medium for each direction, from face to face; with the most bytes of a worker, if there are any."""
     dims, found, peak = scan.grid.dims, dict[str, Steady](), 0
     tensor = np.full((len(dims), len(dims)), np.nan)
     for dim in wanted:
-        passage = Passage(scan.along(dim), values.phase, values.dtype)
+        passage = Passage(scan.along(dim), values.phase, values.dtype, on_device=there)
         passed = passage.solve(tolerance, iterations, memory_limit, store, field=False)
         found[dim], peak = passed.steady, max(peak, passed.peak_memory)
         tensor[dims.index(dim), dims.index(dim)] = found[dim].energy * passage.per_energy

@@ -16,7 +16,7 @@ import xarray as xr
 
 from voxdask.report import PeakMemory
 from voxdask.transport.job import Job
-from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.options import check_limits, on_device, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.phases import Labelled
 from voxdask.transport.result import Table, cost_of, name_of, relative_error, warn_unless
 from voxdask.transport.scan import Scan
@@ -195,6 +195,7 @@ def electrode_tortuosity(
     tolerance: float = 1e-4,
     iterations: int = 200,
     dtype: Any = "float32",
+    device: Literal["auto", "cpu", "gpu"] = "auto",
     memory_limit: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
 ) -> Electrode:
@@ -214,7 +215,7 @@ def electrode_tortuosity(
 
     Parameters
     ----------
-    image, phase, direction, sides, tolerance, iterations, dtype, memory_limit, store
+    image, phase, direction, sides, tolerance, iterations, dtype, device, memory_limit, store
         As for :func:`voxdask.tortuosity`; `phase` is the electrolyte.
     reservoir : {"first", "last"}, default "first"
         The end that is open; the other is a current collector, at which nothing happens.
@@ -260,11 +261,11 @@ def electrode_tortuosity(
         raise ValueError(f"direction is {direction!r}, along which the image is one voxel: nothing flows there")
     check_limits(tolerance, iterations)
     warn_of_flat_voxels(scan)
-    real = real_dtype(dtype)
+    real, there = real_dtype(dtype), on_device(device, scan.image)
     with PeakMemory() as memory:
         held = (reservoir == "first", reservoir == "last")
         labelled, fields = Labelled.of(scan, phase), 6 if moments == 1 else 8
-        job = Job(scan.grid, scan.order, labelled, real, sides == "periodic", "face", held, Walls, fields)
+        job = Job(scan.grid, scan.order, labelled, real, sides == "periodic", "face", held, Walls, fields, there)
         done, _ = carry_out(scan, job, partial(_charging, moments, tolerance, iterations), memory_limit, store)
         labelled.require(done.amount, scan)
     found, connected = done.result

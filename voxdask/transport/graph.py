@@ -75,6 +75,11 @@ class Graph:
         self.shared = first - start, stop - last
 
     @property
+    def edges(self) -> tuple[np.ndarray, ...]:
+        """What tells A, as the loops take it."""
+        return self.ptr, self.col, self.weight, self.diagonal
+
+    @property
     def nodes(self) -> int:
         """How many there are, ghosts among them."""
         return len(self.diagonal)

@@ -159,55 +159,33 @@ class Hierarchy:
 
     def smooth_first(self, n: int, b: str) -> Sides[np.ndarray]:
         """x = omega b / diagonal."""
-        level, v = self.levels[n], self.levels[n].vectors
-        omega = level.diagonal.dtype.type(OMEGA)
-        self.workers.map(lambda lo, hi: loops.scaled(lo, hi, omega, level.diagonal, v[b], v["x"]), level.ranges)
+        self._scale(n, b, "x")
         return self._edges(n, "x")
 
     def restrict(self, ghosts: Sides[np.ndarray], n: int, b: str) -> None:
         """The next level's b = R (b - A x)."""
-        level, v, target = self.levels[n], self.levels[n].vectors, self.levels[n + 1].vectors["b"]
         self._put(n, "x", ghosts)
-        edges = (level.ptr, level.col, level.weight, level.diagonal)
-        self.workers.series(lambda lo, hi: target[lo:hi].fill(0), len(target))
-        self.workers.map(
-            lambda lo, hi: loops.restrict(lo, hi, *edges, v[b], v["x"], level.parent, target), level.ranges
-        )
+        self._gather_rest(n, b)
 
     def correct(self, ghosts: Sides[np.ndarray], n: int, b: str) -> Sides[np.ndarray]:
-        """x += P sum of the next level; smoothed = x + omega (b - A x) / diagonal, which `sum` is or is added to."""
+        """x += P sum of the next level; x + omega (b - A x) / diagonal is `sum`, or is added to it."""
         self._put(n + 1, "sum", ghosts)
-        level, v, e = self.levels[n], self.levels[n].vectors, self.levels[n + 1].vectors["sum"]
-        omega, over = level.diagonal.dtype.type(OMEGA), self.workers.map
-        edges = (level.ptr, level.col, level.weight, level.diagonal)
-        (start, stop), (low, high) = level.own, level.known
-        beside = [(lo, hi) for lo, hi in ((low, start), (stop, high)) if lo < hi]
-        over(lambda lo, hi: loops.add_from_parent(lo, hi, v["x"], e, level.parent), [*level.ranges, *beside])
-        first = b == "b"
-        out = v["sum"] if first else v["smoothed"]
-
-        def smooth(lo: int, hi: int) -> None:
-            loops.smooth(lo, hi, omega, *edges, v[b], v["x"], out)
-            if not first:
-                loops.add(lo, hi, v["sum"], out)
-
-        over(smooth, level.ranges)
+        self._prolong(n)
+        self._smooth(n, b, add=b != "b")
         return self._edges(n, "sum")
 
     def leave(self, ghosts: Sides[np.ndarray], n: int) -> None:
         """Rest = b - A sum."""
         self._put(n, "sum", ghosts)
-        level, v = self.levels[n], self.levels[n].vectors
-        edges = (level.ptr, level.col, level.weight, level.diagonal)
-        self.workers.map(lambda lo, hi: loops.residual(lo, hi, *edges, v["b"], v["sum"], v["rest"]), level.ranges)
+        self._rest(n)
 
     def solve_last(self) -> Sides[np.ndarray]:
         """Sum = the inverse of the last level times b, or one sweep."""
-        level, v = self.levels[-1], self.levels[-1].vectors
+        last = len(self.levels) - 1
         if self._inverse is None:
-            omega = level.diagonal.dtype.type(OMEGA)
-            loops.scaled(0, level.nodes, omega, level.diagonal, v["b"], v["sum"])
+            self._scale(last, "b", "sum")
         else:
+            v = self.levels[last].vectors
             v["sum"][...] = self._inverse @ v["b"]
         return None, None
 
@@ -221,6 +199,50 @@ class Hierarchy:
         start, stop = self.levels[n].own
         self.levels[n].vectors[name][start:stop] = part
         return self._edges(n, name)
+
+    def _scale(self, n: int, b: str, x: str) -> None:
+        """x = omega b / diagonal."""
+        level, v, omega = self.levels[n], self.levels[n].vectors, self._omega
+        ranges = [(0, level.nodes)] if n + 1 == len(self.levels) else level.ranges
+        self.workers.map(lambda lo, hi: loops.scaled(lo, hi, omega, level.diagonal, v[b], v[x]), ranges)
+
+    def _gather_rest(self, n: int, b: str) -> None:
+        """The next level's b = R (b - A x)."""
+        level, v, target = self.levels[n], self.levels[n].vectors, self.levels[n + 1].vectors["b"]
+        self.workers.series(lambda lo, hi: target[lo:hi].fill(0), len(target))
+        self.workers.map(
+            lambda lo, hi: loops.restrict(lo, hi, *level.edges, v[b], v["x"], level.parent, target), level.ranges
+        )
+
+    def _prolong(self, n: int) -> None:
+        """x += P sum, of ghosts too."""
+        level, x, e = self.levels[n], self.levels[n].vectors["x"], self.levels[n + 1].vectors["sum"]
+        (start, stop), (low, high) = level.own, level.known
+        beside = [(lo, hi) for lo, hi in ((low, start), (stop, high)) if lo < hi]
+        self.workers.map(lambda lo, hi: loops.add_from_parent(lo, hi, x, e, level.parent), [*level.ranges, *beside])
+
+    def _smooth(self, n: int, b: str, add: bool) -> None:
+        """Sum = x + omega (b - A x) / diagonal, or that is added to it."""
+        level, v, omega = self.levels[n], self.levels[n].vectors, self._omega
+        out = v["smoothed"] if add else v["sum"]
+
+        def smooth(lo: int, hi: int) -> None:
+            loops.smooth(lo, hi, omega, *level.edges, v[b], v["x"], out)
+            if add:
+                loops.add(lo, hi, v["sum"], out)
+
+        self.workers.map(smooth, level.ranges)
+
+    def _rest(self, n: int) -> None:
+        """Rest = b - A sum."""
+        level, v = self.levels[n], self.levels[n].vectors
+        self.workers.map(lambda lo, hi: loops.residual(lo, hi, *level.edges, v["b"], v["sum"], v["rest"]), level.ranges)
+
+    @property
+    def _omega(self) -> np.floating:
+        """As compiled code takes it."""
+        damping: np.floating = self.levels[0].diagonal.dtype.type(OMEGA)
+        return damping
 
     def _edges(self, n: int, name: str) -> Sides[np.ndarray]:
         """What the neighbours know of a vector."""

@@ -41,6 +41,8 @@ class Job:
         Of domains.
     fields : int
         How many fields a domain has, for what it takes.
+    on_device : bool
+        Whether they lie on a GPU.
     """
 
     grid: Grid
@@ -52,6 +54,7 @@ class Job:
     held: tuple[bool, bool] = (True, True)
     domain: type[Domain] = Domain
     fields: int = 4
+    on_device: bool = False
 
     def medium(self, scan: Scan, arrays: Arrays, known: tuple[int, int] | None = None) -> tuple[Medium, Any]:
         """Of the known layers, by default all; and how much in it conducts."""

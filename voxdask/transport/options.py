@@ -72,10 +72,18 @@ def real_dtype(dtype: Any) -> np.dtype:
     return real
 
 
+def on_device(device: Any, image: Any) -> bool:
+    """Whether a solve is done on a GPU: ValueError if `device` is unknown, RuntimeError if there is none."""
+    one_of("device", device, ("auto", "cpu", "gpu"))
+    if device == "gpu":
+        backend.require_device()
+    return device == "gpu" or (device == "auto" and backend.is_device_array(image.data))
+
+
 def one_of(argument: str, value: Any, choices: tuple[str, ...]) -> None:
     """ValueError unless a value is one of some choices."""
     if value not in choices:
-        raise ValueError(f"{argument} is {value!r}; use {' or '.join(map(repr, choices))}")
+        raise ValueError(f"{argument} is {value!r}; use {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")
 
 
 def check_limits(tolerance: float, iterations: int) -> None:

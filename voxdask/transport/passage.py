@@ -60,6 +60,8 @@ class Passage:
         Whether the sides are.
     ends : str
         "face" or "centre".
+    on_device : bool
+        Whether it is solved on a GPU.
     """
 
     scan: Scan
@@ -67,6 +69,7 @@ class Passage:
     dtype: np.dtype
     periodic: bool = False
     ends: str = "face"
+    on_device: bool = False
 
     @property
     def per_energy(self) -> float:
@@ -78,7 +81,9 @@ class Passage:
         self, tolerance: float, iterations: int, memory_limit: str | int | None, store: Any, field: bool = True
     ) -> Passed:
         """The steady flow, and its field if it is wanted. See :func:`~voxdask.transport.workplace.carry_out`."""
-        job = Job(self.scan.grid, self.scan.order, self.phase, self.dtype, self.periodic, self.ends)
+        job = Job(
+            self.scan.grid, self.scan.order, self.phase, self.dtype, self.periodic, self.ends, on_device=self.on_device
+        )
         nothing = np.broadcast_to(self.dtype.type(np.nan), job.shape)
         if not job.shape[0]:  # two layers, both held at their centres
             medium, amount = job.medium(self.scan, Arrays())

@@ -77,12 +77,11 @@ class Scan:
         h0, h1, h2 = self.spacing
         return 1.0, (h0 / h1) ** 2, (h0 / h2) ** 2
 
-    def as_image(self, solved: np.ndarray) -> np.ndarray:
+    def as_image(self, solved: Any) -> Any:
         """A view of an array of the solve, with the axes of the image."""
         drop = 3 - self.grid.ndim
         flat = solved.reshape(solved.shape[:1] + solved.shape[1 + drop :])
-        view: np.ndarray = flat.transpose(np.argsort(self.order))
-        return view
+        return flat.transpose(*map(int, np.argsort(self.order)))
 
     def along(self, direction: str) -> Scan:
         """The same image, with another direction of the flow."""

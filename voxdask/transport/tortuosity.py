@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from voxdask.report import PeakMemory
-from voxdask.transport.options import check_limits, one_of, real_dtype, warn_of_flat_voxels
+from voxdask.transport.options import check_limits, on_device, one_of, real_dtype, warn_of_flat_voxels
 from voxdask.transport.passage import Passage
 from voxdask.transport.phases import Labelled, Shares
 from voxdask.transport.result import Table, cost_of, name_of, relative_error, warn_unless, way_of
@@ -49,7 +49,8 @@ class Tortuosity(Table):
         it, over what it would resist without obstacles.
     field : DataArray
         Steady concentration, from 0 at the first end to 1 at the last; NaN where nothing conducts. Lazy if it is in
-        files, which go with it, or on workers, whose memory it takes as long as they and the client are there.
+        files, which go with it, or on workers, whose memory it takes as long as they and the client are there; of CuPy
+        if the image is.
     phase : tuple of int, or None
         Labels of what conducts; None where the image holds shares.
     direction, sides, ends : str
@@ -57,7 +58,7 @@ class Tortuosity(Table):
     wall_time : float
         Seconds.
     peak_memory : int
-        Resident bytes above those at the start, of the process that took most.
+        Resident bytes above those at the start, of the process that took most; not those on a GPU.
     """
 
     tau: float
@@ -106,6 +107,7 @@ def tortuosity(
     tolerance: float = 1e-4,
     iterations: int = 100,
     dtype: Any = "float32",
+    device: Literal["auto", "cpu", "gpu"] = "auto",
     memory_limit: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
 ) -> Tortuosity:
@@ -142,6 +144,9 @@ def tortuosity(
         Most iterations.
     dtype : {"float32", "float64"}
         Of the fields; sums are in float64.
+    device : {"auto", "cpu", "gpu"}, default "auto"
+        "auto" solves where the image lies; "gpu" on the GPU of this process, which must have room for all of it: graphs
+        are made on the host, iterations are done there. "cpu" on the host.
     memory_limit : str or int, optional
         Bytes, such as "2GB", beyond which fields go to files; by default most of what is free. Workers share it.
     store : path, optional
@@ -159,11 +164,12 @@ def tortuosity(
         If the phase is not in the image, the direction is not one of its dims or one voxel long, or an option is
         unknown.
     MemoryError
-        If not even four layers fit into the limit.
+        If not even four layers fit into the limit, or the GPU has no room for the solve.
     OSError
         If the disk has no room for the working files.
     RuntimeError
-        If the active Client has no workers, or they die in solve after solve.
+        If the active Client has no workers, or they die in solve after solve; with ``device="gpu"``, without CuPy or a
+        GPU.
 
     Warns
     -----
@@ -196,10 +202,10 @@ def tortuosity(
         raise ValueError(f"direction is {direction!r}, along which the image is one voxel: nothing flows there")
     check_limits(tolerance, iterations)
     warn_of_flat_voxels(scan)
-    real = real_dtype(dtype)
+    real, there = real_dtype(dtype), on_device(device, scan.image)
     with PeakMemory() as memory:
         conducting = Shares(real) if phase is None else Labelled.of(scan, phase)
-        passage = Passage(scan, conducting, real, sides == "periodic", ends)
+        passage = Passage(scan, conducting, real, sides == "periodic", ends, there)
         found = passage.solve(tolerance, iterations, memory_limit, store)
         if isinstance(conducting, Labelled):
             conducting.require(found.amount, scan)

@@ -12,6 +12,7 @@ from voxdask import backend
 from voxdask.clients import active_client, within_task
 from voxdask.transport import cluster
 from voxdask.transport.actor import Done, Work
+from voxdask.transport.device import ON_DEVICE, bytes_needed, require_room
 from voxdask.transport.job import Job
 from voxdask.transport.options import arrays_for
 from voxdask.transport.scan import Scan
@@ -21,20 +22,22 @@ from voxdask.transport.solver import Solver
 def carry_out(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, store: Any) -> tuple[Done, Any]:
     """Have a solver do its work, and give the field, if it is wanted, with the axes of the image.
 
-    A lazy image with an active client goes to its cluster, unless this is called from a task there. The field is lazy
-    then, and where it lies in files.
+    A lazy image with an active client goes to its cluster, unless this is called from a task there, or the job is for
+    the GPU of this process. The field is lazy then, and where it lies in files; it is on a GPU where the image is.
 
     Raises
     ------
     MemoryError
-        If not even four layers fit into the limit.
+        If not even four layers fit into the limit, or the GPU has no room for all.
     RuntimeError
         If the active Client has no workers, or they die in solve after solve.
     """
     lazy = isinstance(scan.image.data, da.Array)
-    client = active_client() if lazy and not within_task() else None
+    client = active_client() if lazy and not job.on_device and not within_task() else None
     if client is not None and cluster.is_worth_it(scan):
         return cluster.carry_out(client, scan, job, work, memory_limit, store)
+    if job.on_device:
+        return _on_device(scan, job, work, memory_limit, store)
     arrays, slabs = arrays_for(scan, job.phase.kind, job.dtype, memory_limit, store, fields=job.fields)
     medium, amount = job.medium(scan, arrays)
     domain = job.domain(medium, arrays, backend.cpu_count(), slabs)
@@ -43,6 +46,31 @@ def carry_out(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, 
     if has_field and arrays.spilled:
         field = da.from_array(_Mapped(field), name=f"concentration-{uuid.uuid4().hex}", asarray=False)
     return Done(result, amount, has_field), field
+
+
+def _on_device(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, store: Any) -> tuple[Done, Any]:
+    """On the GPU of this process; what is set up on the host has no fields."""
+    require_room(bytes_needed(job.shape, np.dtype(job.phase.kind), job.dtype, job.fields))
+    arrays, slabs = arrays_for(scan, job.phase.kind, job.dtype, memory_limit, store, fields=0)
+    medium, amount = job.medium(scan, arrays)
+    domain = ON_DEVICE[job.domain](medium, arrays, backend.cpu_count(), slabs)
+    del medium  # the host need not keep what lies on the device
+    try:
+        result, has_field = work(Solver.alone(domain))
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        error.__traceback__ = None  # its frames hold what lies on the device
+        raise MemoryError(
+            f"the GPU has no memory left for the solve: {error}; end what else uses it, raise the limit of CuPy's "
+            'memory pool if it has one, or use device="cpu"'
+        ) from None
+    if not has_field:
+        return Done(result, amount, has_field), None
+    field = domain.field()
+    return Done(result, amount, has_field), scan.as_image(
+        field if backend.is_device_array(scan.image.data) else backend.to_host(field)
+    )
 
 
 class _Mapped:

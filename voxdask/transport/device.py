@@ -1,0 +1,293 @@
+"""Domains of which a solve keeps all on a GPU: set up on the host, and worked on there by what device.cu holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from voxdask import backend
+from voxdask.transport import graph as loops
+from voxdask.transport.domain import Domain
+from voxdask.transport.hierarchy import OMEGA
+from voxdask.transport.layers import Layers
+from voxdask.transport.options import bytes_per_voxel
+from voxdask.transport.team import Sides
+from voxdask.transport.walls import Walls
+from voxdask.units import format_bytes
+
+#: Voxels along the second axis that a thread goes through: ROWS of device.cu.
+_ROWS = 16
+#: Bytes of what does not grow with the image: the coarsest level.
+_LEAST = 1 << 20
+
+_NOWHERE: Sides[Any] = (None, None)
+
+
+def source(dtype: np.dtype, kind: np.dtype) -> str:
+    """CUDA C for fields of one type on a medium of another."""
+    real = {"f": "float", "d": "double"}[dtype.char]
+    whole = kind == np.uint8
+    tiny = {"f": "1e-30f", "d": "1e-300"}[dtype.char]
+    head = [f"typedef {real} real;", f"typedef {'unsigned char' if whole else real} value;", f"#define TINY {tiny}"]
+    text = resources.files(__package__).joinpath("device.cu").read_text(encoding="utf-8")
+    return "\n".join([*head, *(["#define WHOLE"] if whole else []), text])
+
+
+@lru_cache
+def _module(dtype: np.dtype, kind: np.dtype) -> Any:
+    return backend.raw_module(source(dtype, kind))
+
+
+class DeviceDomain(Domain):
+    """A whole medium, on a GPU from :meth:`finish` and :meth:`prepare` on; see :class:`Domain`.
+
+    Sums are taken in an order that does not change: two solves give the same bits.
+    """
+
+    def finish(self, last: bool) -> None:
+        """Make the vectors of all levels, and let all of them lie on the device."""
+        super().finish(last)
+        self._members: list[tuple[Any, Any]] = []
+        for level, coarser in zip(self.levels, [*self.levels[1:], None], strict=True):
+            if coarser is not None and level.parent is not None:
+                self._members.append(tuple(map(backend.to_device, _members(level.parent, coarser.nodes))))
+                level.parent = backend.to_device(level.parent)
+            level.ptr, level.col, level.weight, level.diagonal = map(backend.to_device, level.edges)
+            del level.vectors["smoothed"]
+            level.vectors = {name: backend.to_device(vector) for name, vector in level.vectors.items()}
+        if self._inverse is not None:
+            self._inverse = backend.to_device(self._inverse)
+
+    def prepare(self) -> None:
+        """Make the fields, and let the medium lie on the device."""
+        medium, pieces = self.medium, self.pieces
+        n0, n1, n2 = medium.shape
+        values, ends = (backend.to_device(np.ascontiguousarray(a)) for a in (medium.values, medium.ends))
+        self._functions = _module(medium.dtype, medium.values.dtype)
+        self.medium = replace(medium, values=values, ends=ends)
+        piece, base = (backend.to_device(a) for a in (pieces.piece, pieces.base))
+        self.pieces = replace(pieces, medium=self.medium, piece=piece, base=base)
+        self.x, self._r, self._z, self._p, self._q = (self._zeros() for _ in range(5))
+        self._extent = (-(-n1 // _ROWS), n0, n2)
+        self._sums = self._empty(self._extent)
+
+    def start_linear(self, held: tuple[float, float]) -> None:
+        """See :class:`Domain`."""
+        n0, _, _ = self.medium.shape
+        rise = held[0] + (held[1] - held[0]) * (np.arange(n0) + 0.5) / n0
+        self.x[...] = backend.to_device(rise.astype(self.medium.dtype)[:, None, None])
+        self.x *= self._conducting()
+
+    def clear(self) -> None:
+        """See :class:`Domain`."""
+        self.x.fill(0)
+
+    def keep(self, name: str) -> None:
+        """See :class:`Domain`."""
+        self._kept[name] = self.x.copy()
+
+    def take_sum(self, first: str, second: str) -> None:
+        """See :class:`Domain`."""
+        self.x[...] = self._kept[first]
+        self.x += self._kept[second]
+
+    def mask_field(self) -> np.ndarray:
+        """See :class:`Domain`."""
+        share = self._conducting().sum(axis=(1, 2))
+        self._sweep("mask", self.x, self.medium.values)
+        return backend.to_host(share)
+
+    def true_residual(
+        self,
+        ghosts: Sides[np.ndarray],
+        held: tuple[float, float],
+        jumps: tuple[float, ...],
+        charged: bool,
+    ) -> Layers:
+        """See :class:`Domain`."""
+        segments, _, n2 = self._extent
+        sums, entered = self._empty((3, *self._extent)), self._empty((2, segments, n2))
+        numbers = map(np.float64, (*held, *jumps))
+        self._sweep("true_residual", self.x, self._r, *numbers, sums, entered, *self._conduct(), around=True)
+        flux, between, within = backend.to_host(sums.sum(axis=(1, 3)))
+        first = backend.to_host(entered.sum(axis=(1, 2)))
+        given = 0.0
+        if charged:
+            self._r += self.source
+            given = self._products(self.source, self.x, squared=False)
+        return Layers(0, np.append(first[0], flux), np.append(first[1], between), within, given)
+
+    def rest(self) -> None:
+        """See :class:`Domain`."""
+        self._p.fill(0)
+
+    def residual(self, step: float) -> tuple[float, Sides[np.ndarray]]:
+        """See :class:`Domain`; there are no seams."""
+        r, z, target, real = self._r, self._z, self.levels[0].vectors["b"], self.medium.dtype.type
+        medium, (m1, m0, m2) = self._conduct(), self._blocks()
+        self._sweep("residual", real(step), real(OMEGA), self._p, r, z, self._sums, *medium, around=True)
+        target.fill(0)
+        extent = (-(-m1 // _ROWS), m0, m2)
+        self._sweep("gather", r, z, *self._nodes(), target, *medium, around=True, extent=extent)
+        return self._total(), _NOWHERE
+
+    def residual_seams(self, ghosts: Sides[np.ndarray]) -> None:
+        """There are none."""
+
+    def correction(self, ghosts: Sides[np.ndarray]) -> float:
+        """See :class:`Domain`."""
+        self._sweep("prolong", self.levels[0].vectors["sum"], self._z, *self._nodes())
+        omega = self.medium.dtype.type(OMEGA)
+        self._sweep("correction", omega, self._r, self._z, self._q, self._sums, *self._conduct(), around=True)
+        self._z, self._q = self._q, self._z
+        return self._total()
+
+    def direction(self, step: float, turn: float) -> tuple[float, Sides[np.ndarray]]:
+        """See :class:`Domain`; there are no seams."""
+        real = self.medium.dtype.type
+        self._sweep("direction", real(step), real(turn), self.x, self._z, self._p)
+        self._sweep("curvature", self._p, self._sums, *self._conduct(), around=True)
+        return self._total(), _NOWHERE
+
+    def direction_seams(self, ghosts: Sides[np.ndarray]) -> float:
+        """There are none."""
+        return 0.0
+
+    def step(self, step: float) -> None:
+        """See :class:`Domain`."""
+        self._add(step, self._p)
+
+    def _add(self, factor: float, field: Any) -> None:
+        """x += factor times a field."""
+        backend.namespace(field).multiply(field, self.medium.dtype.type(factor), out=self._q)
+        self.x += self._q
+
+    def _nodes(self) -> tuple[Any, ...]:
+        return (self.pieces.piece, self.pieces.base, *map(np.int32, self.pieces.halved))
+
+    def _conduct(self) -> tuple[Any, ...]:
+        return (self.medium.values, self.medium.ends, *self.medium.weights)
+
+    def _conducting(self) -> Any:
+        return self.medium.values[1:-1, 1:-1, 1:-1] > 0
+
+    def _blocks(self) -> tuple[int, int, int]:
+        """Along the second axis, the first, and the third."""
+        m0, m1, m2 = self.pieces.base.shape
+        return m1, m0, m2
+
+    def _sweep(self, name: str, *values: Any, around: bool = False, extent: tuple[int, ...] | None = None) -> None:
+        """Run a kernel with a thread for every few voxels."""
+        numbers = [*self.medium.shape]
+        if around:
+            numbers.append(sum(1 << a for a in range(3) if self.medium.periodic[a]))
+        self._call(name, extent or self._extent, *values, *map(np.int32, numbers))
+
+    def _call(self, name: str, extent: tuple[int, ...], *values: Any) -> None:
+        backend.launch(self._functions.get_function(name), extent, values)
+
+    def _total(self) -> float:
+        return float(self._sums.sum())
+
+    def _products(self, a: Any, x: Any, squared: bool) -> float:
+        self._sweep("products", a, x, np.int32(squared), self._sums)
+        return self._total()
+
+    def _zeros(self) -> Any:
+        return backend.namespace(self.medium.values).zeros(self.medium.shape, self.medium.dtype)
+
+    def _empty(self, shape: tuple[int, ...]) -> Any:
+        return backend.namespace(self.medium.values).empty(shape, np.float64)
+
+    # --- of levels; see Hierarchy ---
+
+    def _scale(self, n: int, b: str, x: str) -> None:
+        level, v = self.levels[n], self.levels[n].vectors
+        self._over_nodes("scaled_nodes", level.nodes, self._omega, level.diagonal, v[b], v[x])
+
+    def _gather_rest(self, n: int, b: str) -> None:
+        level, v, target = self.levels[n], self.levels[n].vectors, self.levels[n + 1].vectors["b"]
+        self._over_nodes("gather_nodes", len(target), *level.edges, v[b], v["x"], *self._members[n], target)
+
+    def _prolong(self, n: int) -> None:
+        level, e = self.levels[n], self.levels[n + 1].vectors["sum"]
+        self._over_nodes("prolong_nodes", level.nodes, level.parent, e, level.vectors["x"])
+
+    def _smooth(self, n: int, b: str, add: bool) -> None:
+        level, v = self.levels[n], self.levels[n].vectors
+        given = (self._omega, *level.edges, v[b], v["x"], np.int32(add), v["sum"])
+        self._over_nodes("smooth_nodes", level.nodes, *given)
+
+    def _rest(self, n: int) -> None:
+        level, v = self.levels[n], self.levels[n].vectors
+        self._over_nodes("rest_of_nodes", level.nodes, *level.edges, v["b"], v["sum"], v["rest"])
+
+    def _over_nodes(self, name: str, nodes: int, *values: Any) -> None:
+        self._call(name, (nodes,), *values, np.int32(nodes))
+
+
+class DeviceWalls(DeviceDomain):
+    """The same whose walls take up charge; see :class:`Walls`."""
+
+    def find_walls(self, recursion: bool) -> float:
+        """See :class:`Walls`."""
+        areas = (np.float64(c**0.5) for c in self.medium.factors)
+        self._wall = self._zeros()
+        self._sweep("walls", *areas, self._wall, self._sums, self.medium.values, around=True)
+        self.source = self._wall.copy()
+        if recursion:
+            self._here, self._before = self._zeros(), self._zeros()
+        return self._total()
+
+    def weigh_field(self) -> float:
+        """See :class:`Walls`."""
+        return self._products(self._wall, self.x, squared=True)
+
+    def advance(self, scale: float) -> float:
+        """See :class:`Walls`."""
+        multiply = backend.namespace(self.x).multiply
+        self._before, self._here = self._here, self._before
+        multiply(self.x, self.medium.dtype.type(scale), out=self._here)
+        multiply(self._wall, self._here, out=self.source)
+        return self._products(self._wall, self._here, squared=True)
+
+    def orthogonalize(self, a: float, b: float) -> None:
+        """See :class:`Walls`."""
+        self._add(-a, self._here)
+        self._add(-b, self._before)
+
+
+def bytes_needed(shape: Sequence[int], kind: np.dtype, dtype: np.dtype, fields: int) -> int:
+    """What a solve takes on the device at most; of `fields` on the host, where one is made of two in place."""
+    n0, n1, n2 = shape
+    sums = 3 * 8 * n0 * n2 * -(-n1 // _ROWS)  # three in double precision for each thread
+    ghosts = (n0 + 2) * (n1 + 2) * (n2 + 2) - n0 * n1 * n2
+    return int(bytes_per_voxel(kind, dtype, fields + 1) * n0 * n1 * n2) + sums + ghosts * kind.itemsize + _LEAST
+
+
+def require_room(needed: int) -> None:
+    """MemoryError unless so many bytes are free on the device."""
+    free = backend.device_memory()
+    if needed > free:
+        raise MemoryError(
+            f"the solve takes up to {format_bytes(needed)} on the GPU, where {format_bytes(free)} are free; end what "
+            'else uses it, or use device="cpu"'
+        )
+
+
+#: For every kind of domain, the one whose fields lie on a GPU.
+ON_DEVICE: dict[type[Domain], type[DeviceDomain]] = {Domain: DeviceDomain, Walls: DeviceWalls}
+
+
+def _members(parent: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the nodes of each parent begin, and these nodes."""
+    begin, member = np.zeros(count + 1, np.int32), np.zeros(len(parent), np.int32)
+    loops.count_members(0, len(parent), parent, begin)
+    loops.sum_up(0, count, 0, begin)
+    loops.place_members(0, len(parent), parent, begin[:-1].copy(), member)
+    return begin, member
