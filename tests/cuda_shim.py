@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+#: Options by which products and sums are fused, as NVRTC does; empty to keep them apart.
+contraction: list[str] = []
+
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 _PROLOGUE = """\
@@ -53,7 +56,7 @@ class HostModule:
             names = ", ".join(parameter.split()[-1] for parameter in parameters.split(", "))
             launches.append(_LAUNCH.format(name=name, parameters=parameters, arguments=names))
         text = _PROLOGUE + source.replace('extern "C" ', "") + "\n".join(launches)
-        path = folder / f"kernel_{hashlib.sha256(text.encode()).hexdigest()[:16]}.c"
+        path = folder / f"kernel_{hashlib.sha256((text + ' '.join(contraction)).encode()).hexdigest()[:16]}.c"
         path.write_text(text)
         library = path.with_suffix(".so")
         options = [
@@ -62,7 +65,7 @@ class HostModule:
             "-Wall",
             "-Wno-unused-function",
             "-Werror",
-            "-ffp-contract=off",
+            *(contraction or ["-ffp-contract=off"]),
             "-shared",
             "-fPIC",
         ]

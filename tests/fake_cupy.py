@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import cuda_shim
 import numpy as np
 import scipy.fft
 from cuda_shim import HostModule
@@ -298,16 +299,17 @@ def is_available() -> bool:
 
 #: Where kernels are compiled, and those that are: they outlive a test.
 folder = Path()
-_modules: dict[str, HostModule] = {}
+_modules: dict[tuple[str, ...], HostModule] = {}
 
 
 class RawModule:
     """CUDA C, compiled for the host."""
 
     def __init__(self, code: str, options: Sequence[str] = ()) -> None:
-        if code not in _modules:
-            _modules[code] = HostModule(code, folder)
-        self.module = _modules[code]
+        key = (code, *cuda_shim.contraction)
+        if key not in _modules:
+            _modules[key] = HostModule(code, folder)
+        self.module = _modules[key]
 
     def get_function(self, name: str) -> Callable[..., None]:
         run = self.module.get_function(name)

@@ -345,3 +345,15 @@ extern "C" __global__ void smooth_nodes(
         made += omega * rest(i, ptr, col, weight, diagonal, b, x) / diagonal[i];
     out[i] = add ? out[i] + made : made;
 }
+
+// out = the inverse of the coarsest level's matrix times b.
+extern "C" __global__ void solve_nodes(
+    const real* inverse, const real* b, real* out, int nodes) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= nodes)
+        return;
+    real s = 0;
+    for (int j = 0; j < nodes; ++j)  // it is symmetric: threads beside each other read what lies side by side
+        s += inverse[(size_t)j * nodes + i] * b[j];
+    out[i] = s;
+}

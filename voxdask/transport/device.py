@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,14 @@ from voxdask.transport import graph as loops
 from voxdask.transport.domain import Domain
 from voxdask.transport.hierarchy import OMEGA
 from voxdask.transport.layers import Layers
-from voxdask.transport.options import bytes_per_voxel
 from voxdask.transport.team import Sides
 from voxdask.transport.walls import Walls
 from voxdask.units import format_bytes
 
 #: Voxels along the second axis that a thread goes through: ROWS of device.cu.
 _ROWS = 16
-#: Bytes of what does not grow with the image: the coarsest level.
-_LEAST = 1 << 20
+#: What the pool rounds the sizes of arrays up by, in all.
+_ROUNDING = 1 << 18
 
 _NOWHERE: Sides[Any] = (None, None)
 
@@ -44,34 +44,55 @@ def _module(dtype: np.dtype, kind: np.dtype) -> Any:
 
 
 class DeviceDomain(Domain):
-    """A whole medium, on a GPU from :meth:`finish` and :meth:`prepare` on; see :class:`Domain`.
+    """A whole medium, on a GPU once its graphs are made; see :class:`Domain`.
 
-    Sums are taken in an order that does not change: two solves give the same bits.
+    No sum depends on which thread comes first.
+
+    Attributes
+    ----------
+    fields : int
+        How many a solve keeps on the host, for what it takes here.
     """
 
-    def finish(self, last: bool) -> None:
-        """Make the vectors of all levels, and let all of them lie on the device."""
-        super().finish(last)
-        self._members: list[tuple[Any, Any]] = []
-        for level, coarser in zip(self.levels, [*self.levels[1:], None], strict=True):
-            if coarser is not None and level.parent is not None:
-                self._members.append(tuple(map(backend.to_device, _members(level.parent, coarser.nodes))))
-                level.parent = backend.to_device(level.parent)
-            level.ptr, level.col, level.weight, level.diagonal = map(backend.to_device, level.edges)
-            del level.vectors["smoothed"]
-            level.vectors = {name: backend.to_device(vector) for name, vector in level.vectors.items()}
+    fields = 4
+
+    def bytes_needed(self) -> int:
+        """What all takes on the device: graphs, vectors, the medium, fields, sums."""
+        (n0, n1, n2), medium, pieces, real = self.medium.shape, self.medium, self.pieces, self.medium.dtype.itemsize
+        graphs = sum(sum(a.nbytes for a in level.edges) + 4 * real * level.nodes for level in self.levels)
+        # a parent of each node, the nodes of each parent, and where these begin
+        merged = sum(8 * finer.nodes + 4 * (coarser.nodes + 1) for finer, coarser in pairwise(self.levels))
+        inverse = self._inverse.nbytes if self._inverse is not None else 0
+        voxels = medium.values.nbytes + medium.ends.nbytes + pieces.piece.nbytes + pieces.base.nbytes
+        # one field is made of two, in place on the host; and what conducts is marked for a while
+        fields = ((self.fields + 1) * real + 1) * n0 * n1 * n2
+        segments = -(-n1 // _ROWS)
+        sums = 8 * segments * n2 * (4 * n0 + 2)
+        return graphs + merged + inverse + voxels + fields + sums + _ROUNDING
+
+    def _make_vectors(self) -> None:
+        """Let graphs lie on the device, with vectors of zeros."""
+        require_room(self.bytes_needed())
+        xp = backend.namespace(backend.a_device_array())
+        self._members: list[tuple[Any, ...]] = []
+        for finer, coarser in pairwise(self.levels):
+            assert finer.parent is not None
+            self._members.append(tuple(map(_upload, _members(finer.parent, coarser.nodes))))
+            finer.parent = _upload(finer.parent)
+        for level in self.levels:
+            level.ptr, level.col, level.weight, level.diagonal = map(_upload, level.edges)
+            level.vectors = {name: xp.zeros(level.nodes, self.medium.dtype) for name in ("b", "rest", "x", "sum")}
         if self._inverse is not None:
-            self._inverse = backend.to_device(self._inverse)
+            self._inverse = _upload(self._inverse)
 
     def prepare(self) -> None:
         """Make the fields, and let the medium lie on the device."""
         medium, pieces = self.medium, self.pieces
         n0, n1, n2 = medium.shape
-        values, ends = (backend.to_device(np.ascontiguousarray(a)) for a in (medium.values, medium.ends))
-        self._functions = _module(medium.dtype, medium.values.dtype)
-        self.medium = replace(medium, values=values, ends=ends)
-        piece, base = (backend.to_device(a) for a in (pieces.piece, pieces.base))
-        self.pieces = replace(pieces, medium=self.medium, piece=piece, base=base)
+        module, self._functions = _module(medium.dtype, medium.values.dtype), dict[str, Any]()
+        self._function = module.get_function
+        self.medium = replace(medium, values=_upload(medium.values), ends=_upload(medium.ends))
+        self.pieces = replace(pieces, medium=self.medium, piece=_upload(pieces.piece), base=_upload(pieces.base))
         self.x, self._r, self._z, self._p, self._q = (self._zeros() for _ in range(5))
         self._extent = (-(-n1 // _ROWS), n0, n2)
         self._sums = self._empty(self._extent)
@@ -80,7 +101,7 @@ class DeviceDomain(Domain):
         """See :class:`Domain`."""
         n0, _, _ = self.medium.shape
         rise = held[0] + (held[1] - held[0]) * (np.arange(n0) + 0.5) / n0
-        self.x[...] = backend.to_device(rise.astype(self.medium.dtype)[:, None, None])
+        self.x[...] = _upload(rise.astype(self.medium.dtype))[:, None, None]
         self.x *= self._conducting()
 
     def clear(self) -> None:
@@ -189,7 +210,9 @@ class DeviceDomain(Domain):
         self._call(name, extent or self._extent, *values, *map(np.int32, numbers))
 
     def _call(self, name: str, extent: tuple[int, ...], *values: Any) -> None:
-        backend.launch(self._functions.get_function(name), extent, values)
+        if name not in self._functions:  # looking one up takes as long as a small launch
+            self._functions[name] = self._function(name)
+        backend.launch(self._functions[name], extent, values)
 
     def _total(self) -> float:
         return float(self._sums.sum())
@@ -227,6 +250,13 @@ class DeviceDomain(Domain):
         level, v = self.levels[n], self.levels[n].vectors
         self._over_nodes("rest_of_nodes", level.nodes, *level.edges, v["b"], v["sum"], v["rest"])
 
+    def _solve(self) -> None:
+        v = self.levels[-1].vectors
+        self._over_nodes("solve_nodes", self.levels[-1].nodes, self._inverse, v["b"], v["sum"])
+
+    def _edges(self, n: int, name: str) -> Sides[np.ndarray]:
+        return _NOWHERE
+
     def _over_nodes(self, name: str, nodes: int, *values: Any) -> None:
         self._call(name, (nodes,), *values, np.int32(nodes))
 
@@ -262,20 +292,19 @@ class DeviceWalls(DeviceDomain):
         self._add(-b, self._before)
 
 
-def bytes_needed(shape: Sequence[int], kind: np.dtype, dtype: np.dtype, fields: int) -> int:
-    """What a solve takes on the device at most; of `fields` on the host, where one is made of two in place."""
-    n0, n1, n2 = shape
-    sums = 3 * 8 * n0 * n2 * -(-n1 // _ROWS)  # three in double precision for each thread
-    ghosts = (n0 + 2) * (n1 + 2) * (n2 + 2) - n0 * n1 * n2
-    return int(bytes_per_voxel(kind, dtype, fields + 1) * n0 * n1 * n2) + sums + ghosts * kind.itemsize + _LEAST
+def check_size(shape: Sequence[int]) -> None:
+    """ValueError for what has more layers or rows than a launch can cover."""
+    n0, n1, _ = shape
+    if n0 > 4 * backend.MOST_BLOCKS or n1 > _ROWS * backend.MOST_BLOCKS:
+        raise ValueError(f"image has {max(n0, n1):,} voxels along an axis, too many for the GPU: use device='cpu'")
 
 
 def require_room(needed: int) -> None:
-    """MemoryError unless so many bytes are free on the device."""
+    """MemoryError unless so many bytes are free on the device, for a solve that takes them."""
     free = backend.device_memory()
     if needed > free:
         raise MemoryError(
-            f"the solve takes up to {format_bytes(needed)} on the GPU, where {format_bytes(free)} are free; end what "
+            f"the solve takes {format_bytes(needed)} on the GPU, where {format_bytes(free)} are free; end what "
             'else uses it, or use device="cpu"'
         )
 
@@ -291,3 +320,11 @@ def _members(parent: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     loops.sum_up(0, count, 0, begin)
     loops.place_members(0, len(parent), parent, begin[:-1].copy(), member)
     return begin, member
+
+
+def _upload(a: np.ndarray) -> Any:
+    """A copy on the device, by way of no pinned memory that CuPy would keep."""
+    out = backend.namespace(backend.a_device_array()).empty(a.shape, a.dtype)
+    backend.transfer(np.ascontiguousarray(a), out)
+    backend.finish_transfers()
+    return out

@@ -154,6 +154,10 @@ class Hierarchy:
             self._inverse = _inverse(self.levels[-1])
         for level in self.levels:
             level.end = level.place = None
+        self._make_vectors()
+
+    def _make_vectors(self) -> None:
+        for level in self.levels:
             for name in ("b", "rest", "x", "smoothed", "sum"):
                 level.vectors[name] = self.arrays.zeros(level.nodes, level.diagonal.dtype)
 
@@ -185,8 +189,7 @@ class Hierarchy:
         if self._inverse is None:
             self._scale(last, "b", "sum")
         else:
-            v = self.levels[last].vectors
-            v["sum"][...] = self._inverse @ v["b"]
+            self._solve()
         return None, None
 
     def take(self, n: int, name: str) -> np.ndarray:
@@ -237,6 +240,11 @@ class Hierarchy:
         """Rest = b - A sum."""
         level, v = self.levels[n], self.levels[n].vectors
         self.workers.map(lambda lo, hi: loops.residual(lo, hi, *level.edges, v["b"], v["sum"], v["rest"]), level.ranges)
+
+    def _solve(self) -> None:
+        """Sum = the inverse of the last level times b."""
+        v = self.levels[-1].vectors
+        v["sum"][...] = self._inverse @ v["b"]
 
     @property
     def _omega(self) -> np.floating:

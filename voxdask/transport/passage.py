@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from voxdask import backend
 from voxdask.transport.arrays import Arrays
 from voxdask.transport.job import Job
 from voxdask.transport.layers import Layers
@@ -84,7 +85,9 @@ class Passage:
         job = Job(
             self.scan.grid, self.scan.order, self.phase, self.dtype, self.periodic, self.ends, on_device=self.on_device
         )
-        nothing = np.broadcast_to(self.dtype.type(np.nan), job.shape)
+        nothing: Any = np.broadcast_to(self.dtype.type(np.nan), job.shape)
+        if self.on_device and backend.is_device_array(self.scan.image.data):
+            nothing = backend.to_device(nothing)
         if not job.shape[0]:  # two layers, both held at their centres
             medium, amount = job.medium(self.scan, Arrays())
             energy, share = float(medium.ends[0].sum(dtype=np.float64)), np.zeros(0)

@@ -24,6 +24,10 @@ from voxdask.transport.team import Local, Team
 
 #: The smallest eigenvalue of the preconditioned operator is taken to be no larger than this, whatever Ritz values say.
 _LEAST = 0.4
+#: And no smaller than this: what round-off makes of a residual that is all round-off may have any.
+_SMALLEST = float(np.finfo(np.float64).eps)
+#: The share of the energy that is left in a field which is steady to round-off of its differences.
+_STILL = (16 * _SMALLEST) ** 2
 #: Corrections from a true residual, before a solve is said to stall.
 _RESTARTS = 4
 #: Round-offs that weights, and with them the energy, may be off by.
@@ -147,7 +151,8 @@ class Solver:
             squares = run.precondition()
             first = squares if first is None else first
             error = self._error(run.product / least, energy)
-            done = squares == 0 or (iterations > 0 and error <= tolerance * energy)
+            still = squares == 0 or abs(run.product) <= _STILL * energy  # directions would be of round-off alone
+            done = still or (iterations > 0 and error <= tolerance * energy)
             if done or iterations >= most or restart == _RESTARTS:
                 break
             while True:
@@ -156,7 +161,7 @@ class Solver:
                 iterations += 1
                 energy += run.gain if charged else -run.gain
                 squares = run.precondition()
-                least = min(run.smallest_ritz(), _LEAST)
+                least = max(min(run.smallest_ritz(), _LEAST), _SMALLEST)
                 error = run.product / least
                 enough = error <= 0.5 * tolerance * energy and run.turns >= 2
                 if enough or iterations >= most or squares == 0 or not run.product > 0:

@@ -50,7 +50,7 @@ class Tortuosity(Table):
     field : DataArray
         Steady concentration, from 0 at the first end to 1 at the last; NaN where nothing conducts. Lazy if it is in
         files, which go with it, or on workers, whose memory it takes as long as they and the client are there; of CuPy
-        if the image is.
+        if the image is and was solved where it lies.
     phase : tuple of int, or None
         Labels of what conducts; None where the image holds shares.
     direction, sides, ends : str

@@ -12,7 +12,7 @@ from voxdask import backend
 from voxdask.clients import active_client, within_task
 from voxdask.transport import cluster
 from voxdask.transport.actor import Done, Work
-from voxdask.transport.device import ON_DEVICE, bytes_needed, require_room
+from voxdask.transport.device import ON_DEVICE, check_size, require_room
 from voxdask.transport.job import Job
 from voxdask.transport.options import arrays_for
 from voxdask.transport.scan import Scan
@@ -50,17 +50,21 @@ def carry_out(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, 
 
 def _on_device(scan: Scan, job: Job, work: Work, memory_limit: str | int | None, store: Any) -> tuple[Done, Any]:
     """On the GPU of this process; what is set up on the host has no fields."""
-    require_room(bytes_needed(job.shape, np.dtype(job.phase.kind), job.dtype, job.fields))
+    check_size(job.shape)
+    # what it takes in all is known when graphs are made; not less than this
+    require_room((np.dtype(job.phase.kind).itemsize + (job.fields + 1) * job.dtype.itemsize) * scan.grid.size)
     arrays, slabs = arrays_for(scan, job.phase.kind, job.dtype, memory_limit, store, fields=0)
     medium, amount = job.medium(scan, arrays)
     domain = ON_DEVICE[job.domain](medium, arrays, backend.cpu_count(), slabs)
+    domain.fields = job.fields
     del medium  # the host need not keep what lies on the device
     try:
         result, has_field = work(Solver.alone(domain))
     except Exception as error:
         if not backend.is_out_of_memory(error):
             raise
-        error.__traceback__ = None  # its frames hold what lies on the device
+        error.__traceback__ = None  # its frames hold what lies on the device, as this one does
+        del domain
         raise MemoryError(
             f"the GPU has no memory left for the solve: {error}; end what else uses it, raise the limit of CuPy's "
             'memory pool if it has one, or use device="cpu"'
