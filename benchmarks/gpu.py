@@ -2,7 +2,8 @@
 
 Physics: every model of voxdask, periodic, one explicit Euler step and, where it has one, one IMEX step; effective
 properties of a porous medium (`gpu_transport.py`).
-Cost: about five minutes at the default size on a card with 16 GB; twice the field's size in host memory.
+Cost: about five minutes at the default size on a card with 16 GB; twice the field's size in host memory,
+and for tortuosity, which it solves on the CPU as well, some 25 bytes per voxel and a minute.
 Command: ``python benchmarks/gpu.py [--size 512] [--output gpu.json]``; with ``--peer-python PATH`` evoxels runs on the
 same card, from an environment of its own that has torch for CUDA.
 

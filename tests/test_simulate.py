@@ -247,8 +247,9 @@ def test_a_run_of_something_else_is_refused(change: str, tmp_path: Path) -> None
 def test_frames_that_a_run_has_passed_are_missed_aloud(tmp_path: Path) -> None:
     path, ds = tmp_path / "run.zarr", make_ds()
     vd.simulate(MODEL, ds, dt=0.1, steps=4, store=path, **QUIET)
-    with pytest.warns(UserWarning, match=r"at time 0\.4 already and has no frames at 0\.2; .* use another store"):
+    with pytest.warns(UserWarning, match=r"at time 0\.4 already and has no frames at 0\.2; .* another store") as warned:
         run = vd.simulate(MODEL, ds, dt=0.1, steps=6, save_at=[0.2, 0.5], store=path, **QUIET)
+    assert warned[0].filename == __file__
     assert np.allclose(run.time, [0, 0.4, 0.5, 0.6])
 
 

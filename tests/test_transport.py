@@ -405,6 +405,26 @@ def test_extrapolation_comes_closer_to_a_fine_sphere() -> None:
         vd.extrapolated_tortuosity(spheres(6))
 
 
+def test_parts_that_are_shut_are_not_left_out_in_silence() -> None:
+    labels = random_labels((24, 24, 24), labels=4, seed=3)
+    image = image_of((labels == 0).astype(np.uint8))
+    with pytest.warns(UserWarning, match=r"tau is infinite in \d+ of 21 parts: mean.*ask for 'd_eff' instead"):
+        found = vd.representative_volume(image, "tau", divisions=(4, 2, 1))
+    assert int(found.table.shut[0] + found.table["count"][0]) == 12 and found.table.shut[0] > 0
+    assert f"{int(found.table['count'][0])} of 12 parts" in repr(found)
+    assert not vd.representative_volume(image, "d_eff", divisions=(4, 2, 1)).table.shut.any()
+
+
+@pytest.mark.parametrize("spacing", [(0.5, 1.7, 1.0), (1.7, 1.0, 0.5), (1.0, 1.7, 0.3)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_field_that_is_steady_from_the_start_is_left_alone(spacing: tuple[float, ...], dtype: str) -> None:
+    """What is left of it is round-off, of which conjugate gradients would make anything."""
+    uniform = image_of(np.ones((8, 9, 10), np.uint8), spacing=spacing)
+    found = vd.effective_diffusivity(uniform, diffusivities={1: 2.0}, dtype=dtype)
+    np.testing.assert_allclose(found.tensor, 2 * np.eye(3), atol=1e-6)
+    assert found.converged
+
+
 def test_the_scatter_of_noise_falls_with_the_root_of_the_volume() -> None:
     noise = image_of((np.random.default_rng(0).random((48, 48, 48)) < 0.6).astype(np.uint8))
     found = vd.representative_volume(noise, lambda part: float(part.mean()), divisions=(8, 6, 4, 3, 2, 1), samples=200)

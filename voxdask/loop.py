@@ -133,7 +133,7 @@ class Loop:
                 f"{store.path} is at time {checkpoint.time:g} already and has no frames at {', '.join(missed[:5])}"
                 f"{', ...' if missed[5:] else ''}; they can't be made any more, use another store for them",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
         return done
 

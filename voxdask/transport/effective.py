@@ -82,10 +82,12 @@ class EffectiveDiffusivity(Table):
         isotropic = f", {between.lower:.6g} ... {between.upper:.6g} (Hashin-Shtrikman)" if between else ""
         each = ", ".join(f"{dim}: {n}" for dim, n in self.iterations.items())
         values = self.tensor.values if self.boundary == "periodic" else np.diag(self.tensor)[:, None]
+        columns = {"D": "  ".join(f"{dim:>12}" for dim in dims)} if self.boundary == "periodic" else {}
         rows = {f"D[{dim}]": "  ".join(f"{v:12.5g}" for v in row) for dim, row in zip(dims, values, strict=True)}
         beside = self.tensor_error.values[~np.eye(len(dims), dtype=bool)]
         known = np.isfinite(beside).any()
         return {
+            **columns,
             **rows,
             "bounds": f"{self.wiener.lower:.6g} ... {self.wiener.upper:.6g} (Wiener){isotropic}",
             "solve": f"{each} iterations, relative error {self.error:.1e}{stopped}",

@@ -220,7 +220,8 @@ def electrode_tortuosity(
     reservoir : {"first", "last"}, default "first"
         The end that is open; the other is a current collector, at which nothing happens.
     moments : int, default 8
-        Solves behind the spectrum of :meth:`Electrode.impedance`; 1 is enough for `tau`.
+        Solves behind the spectrum of :meth:`Electrode.impedance`, each up to a thousand times as sharp as `tolerance`;
+        1 is enough for `tau`, and takes a fraction of the time.
 
     Returns
     -------
@@ -228,7 +229,7 @@ def electrode_tortuosity(
 
     Raises
     ------
-    TypeError, ValueError, OSError
+    TypeError, ValueError, MemoryError, OSError, RuntimeError
         As :func:`voxdask.tortuosity`.
 
     Warns

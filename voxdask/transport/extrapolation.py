@@ -106,7 +106,7 @@ def extrapolated_tortuosity(
     Warns
     -----
     UserWarning
-        If the levels differ by more than a quarter.
+        If the levels differ by more than a quarter of the lesser, or the finer and the image by more than three tenths.
 
     References
     ----------

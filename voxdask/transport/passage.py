@@ -108,7 +108,9 @@ class Passage:
         dim, h = self.scan.direction, self.scan.spacing[0]
         missing = self.scan.shape[0] + 1 - len(values)
         at = self.scan.grid.origin[self.scan.order[0]] + h * (np.arange(len(values)) - 0.5 + missing / 2)
-        return xr.DataArray(values, {dim: at}, (dim,), name)
+        kept = self.scan.image.coords[dim].attrs if dim in self.scan.image.coords else {}
+        attributes = {"units": kept["units"]} if "units" in kept else {}
+        return xr.DataArray(values, {dim: (dim, at, attributes)}, (dim,), name)
 
 
 def _flow(

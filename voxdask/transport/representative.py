@@ -6,6 +6,7 @@ import inspect
 import math
 import numbers
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,8 @@ class RepresentativeVolume(Table):
     Attributes
     ----------
     table : Dataset
-        Over ``voxels`` of a sub-volume: ``mean``, ``scatter`` (standard deviation), ``count``, all ``values``, and
-        ``divisions`` of an edge.
+        Over ``voxels`` of a sub-volume: ``mean`` and ``scatter`` (standard deviation) of so many (``count``) finite
+        values, how many were infinite (``shut``), all ``values``, and ``divisions`` of an edge.
     exponent : float
         Of the scatter's fall with the volume, :math:`\sigma \propto V^{-\alpha/2}`; 1 for uncorrelated parts, and
         where none differ; NaN where those of fewer than two sizes do.
@@ -103,9 +104,9 @@ class RepresentativeVolume(Table):
         """What a table of the result says."""
         sizes = {}
         for row in (self.table.isel(voxels=i) for i in range(self.table.sizes["voxels"])):
-            count, scatter = int(row["count"]), float(row["scatter"])
+            count, scatter, shut = int(row["count"]), float(row["scatter"]), int(row["shut"])
             spread = f", scatter {scatter:.3g}" if math.isfinite(scatter) else ""
-            parts = "part" if count == 1 else "parts"
+            parts = f"of {count + shut} parts" if shut else "part" if count == 1 else "parts"
             size = f"edge / {int(row.divisions)}, {int(row.voxels):,d} voxels"
             sizes[size] = f"{count} {parts}, mean {float(row['mean']):.5g}{spread}"
         asked = {name: repr(value) for name, value in self.options.items()}
@@ -133,6 +134,7 @@ def representative_volume(
     image : DataArray or path
     property : str or callable, default "d_eff"
         An attribute of :class:`voxdask.Tortuosity`, such as ``"d_eff"`` or ``"porosity"``, or a function of an image.
+        Not ``"tau"`` where nothing passes through some parts: it has no mean then.
     divisions : sequence of int, default (6, 4, 3, 2, 1)
         Parts along each axis, for each size.
     samples : int, default 12
@@ -153,6 +155,11 @@ def representative_volume(
         than two sizes have several parts.
     TypeError
         If an option is none of :func:`voxdask.tortuosity`.
+
+    Warns
+    -----
+    UserWarning
+        If parts are left out, as the property is infinite there.
 
     References
     ----------
@@ -205,6 +212,13 @@ def representative_volume(
                 dim: slice(int(c) * s, (int(c) + 1) * s) for dim, c, s in zip(scan.grid.dims, corner, size, strict=True)
             }
             values[row, column] = _measure(scan.image.isel(window), property, options)
+    if shut := int(np.isinf(values).sum()):
+        warnings.warn(
+            f"{name} is infinite in {shut} of {int((~np.isnan(values)).sum())} parts: mean, scatter and error are of "
+            "the others, which do not stand for all; of 'tau', ask for 'd_eff' instead",
+            UserWarning,
+            stacklevel=2,
+        )
     return _fitted(values, shape, counts, name, options)
 
 
@@ -242,6 +256,7 @@ def _fitted(
             "mean": ("voxels", mean),
             "scatter": ("voxels", scatter),
             "count": ("voxels", count),
+            "shut": ("voxels", np.isinf(values).sum(1)),
             "values": (("voxels", "sample"), values),
             "divisions": ("voxels", list(counts)),
         },
