@@ -405,6 +405,28 @@ def test_extrapolation_comes_closer_to_a_fine_sphere() -> None:
         vd.extrapolated_tortuosity(spheres(6))
 
 
+def test_directions_of_round_off_are_given_up() -> None:
+    """Of so high a contrast single precision loses its directions; the true residual gives others."""
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random((30, 30)) < 0.1, 0, rng.integers(1, 3, (30, 30))).astype(np.uint8)
+    table = {0: 1.0, 1: 1e-9, 2: 0.7e-9}
+    found = vd.effective_diffusivity(
+        image_of(labels, dims=("y", "x")), diffusivities=table, directions="x", boundary="face"
+    )
+    expected = reference_through(np.vectorize(table.get)(labels), 1, (1.0, 1.0))
+    assert found.converged and float(found.tensor[1, 1]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_whole_that_is_shut_has_no_relative_error() -> None:
+    labels = random_labels((24, 24, 24), labels=2)
+    labels[12] = 0
+    options: dict[str, Any] = {"direction": "z", "divisions": (4, 3, 2, 1), "samples": 8}
+    found = vd.representative_volume(image_of(labels), "d_eff", **options)
+    assert found.table["mean"][-1] == 0 and np.isnan(found.error)
+    with pytest.warns(UserWarning, match="ask for 'd_eff' instead"):
+        assert np.isnan(vd.representative_volume(image_of(labels), "tau", **options).table["mean"][-1])
+
+
 def test_parts_that_are_shut_are_not_left_out_in_silence() -> None:
     labels = random_labels((24, 24, 24), labels=4, seed=3)
     image = image_of((labels == 0).astype(np.uint8))

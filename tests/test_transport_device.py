@@ -211,6 +211,18 @@ def test_too_little_memory_on_the_device(gpu: fake_cupy.Pool, monkeypatch: pytes
     assert vd.tortuosity(image, device="cpu").tau > 1
 
 
+def test_what_is_broken_off_holds_nothing(gpu: fake_cupy.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, used = there(image_of(random_labels((24, 24, 24), labels=2))), gpu.used
+
+    def interrupt(self: Any, ghosts: Any) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(device.DeviceDomain, "correction", interrupt)
+    with pytest.raises(KeyboardInterrupt) as held:
+        vd.tortuosity(image, direction="z")
+    assert gpu.used - used <= image.nbytes and held  # what is held is the image
+
+
 @on_a_gpu
 def test_images_too_long_for_a_launch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "MOST_BLOCKS", 2)

@@ -85,18 +85,21 @@ class Passage:
         job = Job(
             self.scan.grid, self.scan.order, self.phase, self.dtype, self.periodic, self.ends, on_device=self.on_device
         )
-        nothing: Any = np.broadcast_to(self.dtype.type(np.nan), job.shape)
-        if self.on_device and backend.is_device_array(self.scan.image.data):
-            nothing = backend.to_device(nothing)
         if not job.shape[0]:  # two layers, both held at their centres
             medium, amount = job.medium(self.scan, Arrays())
             energy, share = float(medium.ends[0].sum(dtype=np.float64)), np.zeros(0)
             steady = Steady(Layers(0, np.array([energy]), np.array([energy]), share), 0.0, 0.0, 0, True)
-            return Passed(steady, amount, 1.0, share, self._as_field(self.scan.as_image(nothing), job))
+            return Passed(steady, amount, 1.0, share, self._as_field(self._nothing(job), job))
         done, values = carry_out(self.scan, job, partial(_flow, tolerance, iterations, field), memory_limit, store)
         steady, percolating, share = done.result
-        values = self._as_field(self.scan.as_image(nothing) if values is None else values, job)
+        values = self._as_field(self._nothing(job) if values is None else values, job)
         return Passed(steady, done.amount, percolating / math.prod(job.shape), share, values, done.peak_memory)
+
+    def _nothing(self, job: Job) -> Any:
+        """The field where nothing flows, with the axes of the image; on a GPU if that is."""
+        nothing = self.scan.as_image(np.broadcast_to(self.dtype.type(np.nan), job.shape))
+        there = self.on_device and backend.is_device_array(self.scan.image.data)
+        return backend.to_device(nothing) if there else nothing
 
     def _as_field(self, values: Any, job: Job) -> xr.DataArray:
         """An array with the axes of the image, but without layers that are held at their centres."""

@@ -241,14 +241,14 @@ def _fitted(
     known = np.isfinite(values)
     count = known.sum(1)
     inside = np.where(known, values, 0)
-    mean = inside.sum(1) / np.maximum(count, 1)
+    mean = np.where(count > 0, inside.sum(1) / np.maximum(count, 1), np.nan)
     square = (np.where(known, values - mean[:, None], 0) ** 2).sum(1)
     scatter = np.where(count > 1, np.sqrt(square / np.maximum(count - 1, 1)), np.nan)
     usable = (count > 1) & (scatter > 0)
     whole = voxels.max()
     even = (count > 1).sum() > 1 and not scatter[count > 1].any()
     exponent, error = (1.0, 0.0) if even else (math.nan, math.nan)
-    if usable.sum() > 1:
+    if usable.sum() > 1 and mean[-1]:  # of nothing there is no share
         slope, level = np.polyfit(np.log(voxels[usable] / whole), np.log(scatter[usable]), 1, w=np.sqrt(count[usable]))
         exponent, error = -2 * float(slope), float(np.exp(level)) / abs(float(mean[-1]))
     table = xr.Dataset(

@@ -24,10 +24,8 @@ from voxdask.transport.team import Local, Team
 
 #: The smallest eigenvalue of the preconditioned operator is taken to be no larger than this, whatever Ritz values say.
 _LEAST = 0.4
-#: And no smaller than this: what round-off makes of a residual that is all round-off may have any.
-_SMALLEST = float(np.finfo(np.float64).eps)
 #: The share of the energy that is left in a field which is steady to round-off of its differences.
-_STILL = (16 * _SMALLEST) ** 2
+_STILL = (16 * float(np.finfo(np.float64).eps)) ** 2
 #: Corrections from a true residual, before a solve is said to stall.
 _RESTARTS = 4
 #: Round-offs that weights, and with them the energy, may be off by.
@@ -161,9 +159,11 @@ class Solver:
                 iterations += 1
                 energy += run.gain if charged else -run.gain
                 squares = run.precondition()
-                least = max(min(run.smallest_ritz(), _LEAST), _SMALLEST)
+                ritz = run.smallest_ritz()
+                lost = not ritz > 0  # directions are of round-off: go on from the true residual
+                least = least if lost else min(ritz, _LEAST)
                 error = run.product / least
-                enough = error <= 0.5 * tolerance * energy and run.turns >= 2
+                enough = (lost or error <= 0.5 * tolerance * energy) and run.turns >= 2
                 if enough or iterations >= most or squares == 0 or not run.product > 0:
                     break
             run.finish()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import traceback
 import uuid
 from typing import Any
 
@@ -52,7 +54,7 @@ def _on_device(scan: Scan, job: Job, work: Work, memory_limit: str | int | None,
     """On the GPU of this process; what is set up on the host has no fields."""
     check_size(job.shape)
     # what it takes in all is known when graphs are made; not less than this
-    require_room((np.dtype(job.phase.kind).itemsize + (job.fields + 1) * job.dtype.itemsize) * scan.grid.size)
+    require_room((np.dtype(job.phase.kind).itemsize + (job.fields + 1) * job.dtype.itemsize) * math.prod(job.shape))
     arrays, slabs = arrays_for(scan, job.phase.kind, job.dtype, memory_limit, store, fields=0)
     medium, amount = job.medium(scan, arrays)
     domain = ON_DEVICE[job.domain](medium, arrays, backend.cpu_count(), slabs)
@@ -60,11 +62,12 @@ def _on_device(scan: Scan, job: Job, work: Work, memory_limit: str | int | None,
     del medium  # the host need not keep what lies on the device
     try:
         result, has_field = work(Solver.alone(domain))
-    except Exception as error:
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps the last error, and what its frames hold
+        del domain
         if not backend.is_out_of_memory(error):
             raise
-        error.__traceback__ = None  # its frames hold what lies on the device, as this one does
-        del domain
+        error.__traceback__ = None
         raise MemoryError(
             f"the GPU has no memory left for the solve: {error}; end what else uses it, raise the limit of CuPy's "
             'memory pool if it has one, or use device="cpu"'
