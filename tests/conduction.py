@@ -111,3 +111,17 @@ def walls_of(values: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
         upper[axis] = (1, 0)
         result += (1.0 * np.pad(beside == -1, lower) + np.pad(beside == 1, upper)) * math.prod(spacing) / h
     return result
+
+
+def reference_electrode(
+    values: np.ndarray, spacing: tuple[float, ...]
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Of the voxels that are open to the first layer's face: the matrix, what each conducts to it, and has of walls."""
+    matrix, _ = network(values, spacing, (False,) * values.ndim)
+    end = np.zeros(values.shape)
+    end[0] = 2 * math.prod(spacing) / spacing[0] ** 2 * values[0]
+    end = end.ravel()
+    _, part = sp.csgraph.connected_components(matrix, directed=False)
+    held = np.isin(part, part[end > 0])
+    system = (matrix + sp.diags(end)).tocsr()[held][:, held]
+    return system, end[held], walls_of(values, spacing).ravel()[held]

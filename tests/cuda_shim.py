@@ -51,7 +51,7 @@ class HostModule:
 
     def __init__(self, source: str, folder: Path) -> None:
         launches = []
-        for name, written in re.findall(r"void (\w+)\((.*?)\) \{", source, re.DOTALL):
+        for name, written in re.findall(r"__global__ void (\w+)\((.*?)\) \{", source, re.DOTALL):
             parameters = " ".join(written.split())
             names = ", ".join(parameter.split()[-1] for parameter in parameters.split(", "))
             launches.append(_LAUNCH.format(name=name, parameters=parameters, arguments=names))

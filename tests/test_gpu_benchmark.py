@@ -61,6 +61,14 @@ def test_a_wrong_model_is_named(benchmark: ModuleType, gpu: Any, monkeypatch: py
     assert benchmark.main([*TINY, "--only", "right"]) == 1
 
 
+def test_a_wrong_effective_property_is_named(
+    benchmark: ModuleType, gpu: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.import_module("gpu_transport"), "TOLERANCE", -1.0)
+    assert benchmark.main([*TINY, "--only", "transport"]) == 1
+    assert capsys.readouterr().out.count("WRONG") == 8  # four properties in two precisions
+
+
 def test_without_a_gpu_one_line_says_so(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,12 +46,11 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.parametrize(
-    ("stepper", "limit", "rows", "times"),
-    [("imex", "48MB", 1200, 6), ("rk4", "48MB", 1600, 8), ("tsit5", "48MB", 800, 4), ("imex", "200MB", 1600, 2)],
+    ("stepper", "limit", "times"), [("imex", "48MB", 8), ("rk4", "48MB", 8), ("tsit5", "48MB", 8), ("imex", "200MB", 2)]
 )
-def test_spilled_run_stays_below_its_limit(tmp_path, stepper, limit, rows, times):
+def test_spilled_run_stays_below_its_limit(tmp_path, stepper, limit, times):
     """A field of many times the limit, in a process of its own; with memory enough, two slabs are worked on at once."""
-    command = [sys.executable, "-c", SCRIPT, str(rows), "256", limit, str(tmp_path), stepper]
+    command = [sys.executable, "-c", SCRIPT, "1536", "256", limit, str(tmp_path), stepper]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["tier"] == "spilled"

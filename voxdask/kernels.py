@@ -38,7 +38,6 @@ __all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program", "u
 #: What the type of an array's elements is called in C.
 _REALS = {"f": "float", "d": "double"}
 
-
 _import_lock = threading.Lock()
 
 

@@ -20,8 +20,8 @@ from numba.extending import overload
 FAST = {"contract", "reassoc", "arcp", "nsz"}
 jit: Callable[..., Any] = numba.njit(nogil=True, fastmath=FAST, cache=True, error_model="numpy")
 
-#: Keeps 0 / 0 from being asked for.
-_TINY, _TINY_DOUBLE = np.float32(1e-30), np.float64(1e-300)
+#: Keep 0 / 0 from being asked for.
+TINY, TINY_DOUBLE = np.float32(1e-30), np.float64(1e-300)
 
 
 def conductance(a: Any, b: Any) -> Any:
@@ -34,8 +34,8 @@ def _conductance(a, b):
     if isinstance(a, types.Integer):
         return lambda a, b: np.float32(a) * np.float32(b)
     if a is types.float64:
-        return lambda a, b: (a * b + a * b) / (a + b + _TINY_DOUBLE)
-    return lambda a, b: (a * b + a * b) / (a + b + _TINY)
+        return lambda a, b: (a * b + a * b) / (a + b + TINY_DOUBLE)
+    return lambda a, b: (a * b + a * b) / (a + b + TINY)
 
 
 @jit

@@ -5,15 +5,18 @@
 // conducts, so that what is read for its field is of no account. A thread goes along the second axis over ROWS voxels,
 // and sums are of one thread each: what adds them up is told where they lie, (segment, layer, column).
 
-#define ROWS 16
-#define NONE 255
+// What a thread has: its third index and its first, and where along the second it begins.
+#define COLUMN(n0, n2) \
+    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS; \
+    if (k >= n2 || h >= n0) \
+        return;
 
 static __device__ real conductance(value a, value b)
 {
 #ifdef WHOLE
     return (real)(a * b);
 #else
-    return (a * b + a * b) / (a + b + TINY);
+    return (a * b + a * b) / (a + b + LEAST);
 #endif
 }
 
@@ -32,24 +35,34 @@ static __device__ int beside(int i, int n, int periodic)
     return i;
 }
 
-// The weights of a voxel's six faces, below and above along each axis. Returns their sum.
-static __device__ real weights(
-    real* w, const value* values, const real* ends, real c0, real c1, real c2, int n0, int n1, int n2, int h, int j, int k)
+// What a voxel's six faces conduct but for the factors of the axes: below and above along each.
+static __device__ void faces(real* w, const value* values, int n1, int n2, int h, int j, int k)
 {
     size_t row = n2 + 2, layer = (size_t)(n1 + 2) * row;
-    const value* m = values + ((h + 1) * layer + (j + 1) * row + k + 1);
-    w[0] = c0 * conductance(*m, *(m - layer));
-    w[1] = c0 * conductance(*m, m[layer]);
-    w[2] = c1 * conductance(*m, *(m - row));
-    w[3] = c1 * conductance(*m, m[row]);
-    w[4] = c2 * conductance(*m, *(m - 1));
-    w[5] = c2 * conductance(*m, m[1]);
-    real sum = w[0] + w[1] + w[2] + w[3] + w[4] + w[5];
-    if (h == 0)
-        sum += ends[place(0, j, k, n1, n2)];
-    if (h == n0 - 1)
-        sum += ends[place(1, j, k, n1, n2)];
-    return sum;
+    const value* m = values + place(h + 1, j + 1, k + 1, n1 + 2, n2 + 2);
+    w[0] = conductance(*m, *(m - layer));
+    w[1] = conductance(*m, m[layer]);
+    w[2] = conductance(*m, *(m - row));
+    w[3] = conductance(*m, m[row]);
+    w[4] = conductance(*m, *(m - 1));
+    w[5] = conductance(*m, m[1]);
+}
+
+// A field at a voxel's six neighbours.
+static __device__ void neighbours(real* u, const real* v, int n0, int n1, int n2, int around, int h, int j, int k)
+{
+    u[0] = v[place(beside(h - 1, n0, around & 1), j, k, n1, n2)];
+    u[1] = v[place(beside(h + 1, n0, around & 1), j, k, n1, n2)];
+    u[2] = v[place(h, beside(j - 1, n1, around & 2), k, n1, n2)];
+    u[3] = v[place(h, beside(j + 1, n1, around & 2), k, n1, n2)];
+    u[4] = v[place(h, j, beside(k - 1, n2, around & 4), n1, n2)];
+    u[5] = v[place(h, j, beside(k + 1, n2, around & 4), n1, n2)];
+}
+
+// What a voxel of the first or the last layer conducts to the ends.
+static __device__ real to_ends(const real* ends, int n0, int n1, int n2, int h, int j, int k)
+{
+    return (h == 0 ? ends[place(0, j, k, n1, n2)] : 0) + (h == n0 - 1 ? ends[place(1, j, k, n1, n2)] : 0);
 }
 
 // A v at a voxel; its weights in all are put in `diagonal`.
@@ -57,33 +70,28 @@ static __device__ real flow(
     real* diagonal, const real* v, const value* values, const real* ends, real c0, real c1, real c2, int n0, int n1,
     int n2, int around, int h, int j, int k)
 {
-    real w[6], o = v[place(h, j, k, n1, n2)];
-    *diagonal = weights(w, values, ends, c0, c1, c2, n0, n1, n2, h, j, k);
-    real sum = w[0] * (o - v[place(beside(h - 1, n0, around & 1), j, k, n1, n2)]);
-    sum += w[1] * (o - v[place(beside(h + 1, n0, around & 1), j, k, n1, n2)]);
-    sum += w[2] * (o - v[place(h, beside(j - 1, n1, around & 2), k, n1, n2)]);
-    sum += w[3] * (o - v[place(h, beside(j + 1, n1, around & 2), k, n1, n2)]);
-    sum += w[4] * (o - v[place(h, j, beside(k - 1, n2, around & 4), n1, n2)]);
-    sum += w[5] * (o - v[place(h, j, beside(k + 1, n2, around & 4), n1, n2)]);
-    if (h == 0)
-        sum += ends[place(0, j, k, n1, n2)] * o;
-    if (h == n0 - 1)
-        sum += ends[place(1, j, k, n1, n2)] * o;
+    real w[6], u[6], c[3] = {c0, c1, c2}, o = v[place(h, j, k, n1, n2)], end = to_ends(ends, n0, n1, n2, h, j, k);
+    real sum = end * o;
+    faces(w, values, n1, n2, h, j, k);
+    neighbours(u, v, n0, n1, n2, around, h, j, k);
+    *diagonal = end;
+    for (int a = 0; a < 3; ++a) {
+        *diagonal += c[a] * (w[2 * a] + w[2 * a + 1]);
+        sum += c[a] * (w[2 * a] * (o - u[2 * a]) + w[2 * a + 1] * (o - u[2 * a + 1]));
+    }
     return sum;
 }
 
 static __device__ real smoothed(real omega, real r, real diagonal)
 {
-    return omega * r / (diagonal + (real)1e-30f);
+    return omega * r / (diagonal + TINY);
 }
 
 // r -= alpha A p; z = omega r / diagonal; sums of r^2.
 extern "C" __global__ void residual(
     real alpha, real omega, const real* p, real* r, real* z, double* sums, const value* values, const real* ends, real c0,
     real c1, real c2, int n0, int n1, int n2, int around) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     double total = 0;
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
         size_t i = place(h, j, k, n1, n2);
@@ -119,9 +127,7 @@ extern "C" __global__ void gather(
 // z += P e, of voxels and their nodes.
 extern "C" __global__ void prolong(
     const real* e, real* z, const unsigned char* piece, const int* base, int s0, int s1, int s2, int n0, int n1, int n2) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
         size_t i = place(h, j, k, n1, n2);
         if (piece[i] != NONE)
@@ -133,9 +139,7 @@ extern "C" __global__ void prolong(
 extern "C" __global__ void correction(
     real omega, const real* r, const real* z, real* out, double* sums, const value* values, const real* ends, real c0,
     real c1, real c2, int n0, int n1, int n2, int around) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     double total = 0;
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
         size_t i = place(h, j, k, n1, n2);
@@ -150,9 +154,7 @@ extern "C" __global__ void correction(
 // x += alpha p; p = z + beta p.
 extern "C" __global__ void direction(
     real alpha, real beta, real* x, const real* z, real* p, int n0, int n1, int n2) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
         size_t i = place(h, j, k, n1, n2);
         real old = p[i];
@@ -165,21 +167,17 @@ extern "C" __global__ void direction(
 extern "C" __global__ void curvature(
     const real* p, double* sums, const value* values, const real* ends, real c0, real c1, real c2, int n0, int n1, int n2,
     int around) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     double total = 0;
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
-        real w[6], o = p[place(h, j, k, n1, n2)];
-        weights(w, values, ends, c0, c1, c2, n0, n1, n2, h, j, k);
-        real a = p[place(beside(h + 1, n0, around & 1), j, k, n1, n2)] - o;
-        real b = p[place(h, beside(j + 1, n1, around & 2), k, n1, n2)] - o;
-        real c = p[place(h, j, beside(k + 1, n2, around & 4), n1, n2)] - o;
-        total += (double)(w[1] * a * a) + (double)(w[3] * b * b) + (double)(w[5] * c * c);
-        if (h == 0)
-            total += (double)ends[place(0, j, k, n1, n2)] * o * o;
-        if (h == n0 - 1)
-            total += (double)ends[place(1, j, k, n1, n2)] * o * o;
+        real w[6], u[6], c[3] = {c0, c1, c2}, o = p[place(h, j, k, n1, n2)];
+        faces(w, values, n1, n2, h, j, k);
+        neighbours(u, p, n0, n1, n2, around, h, j, k);
+        for (int a = 0; a < 3; ++a) {
+            real d = u[2 * a + 1] - o;
+            total += (double)(c[a] * w[2 * a + 1] * d * d);
+        }
+        total += (double)to_ends(ends, n0, n1, n2, h, j, k) * o * o;
     }
     sums[place(blockIdx.z, h, k, n0, n2)] = total;
 }
@@ -189,27 +187,24 @@ extern "C" __global__ void curvature(
 extern "C" __global__ void true_residual(
     const real* x, real* r, double held0, double held1, double jump0, double jump1, double jump2, double* sums,
     double* entered, const value* values, const real* ends, real c0, real c1, real c2, int n0, int n1, int n2, int around) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
-    size_t row = n2 + 2, layer = (size_t)(n1 + 2) * row, each = place(gridDim.z, 0, 0, n0, n2);
-    double flux = 0, between = 0, within = 0, in = 0, work = 0;
+    COLUMN(n0, n2)
+    size_t each = place(gridDim.z, 0, 0, n0, n2);
+    double flux = 0, between = 0, within = 0, in = 0, work = 0, c[3] = {c0, c1, c2}, jump[3] = {jump0, jump1, jump2};
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
-        const value* m = values + ((h + 1) * layer + (j + 1) * row + k + 1);
-        double v = x[place(h, j, k, n1, n2)];
-        double up = x[place(beside(h + 1, n0, around & 1), j, k, n1, n2)] - v + jump0;
-        double down = x[place(beside(h - 1, n0, around & 1), j, k, n1, n2)] - v - jump0;
-        double south = x[place(h, beside(j + 1, n1, around & 2), k, n1, n2)] - v + jump1;
-        double north = x[place(h, beside(j - 1, n1, around & 2), k, n1, n2)] - v - jump1;
-        double right = x[place(h, j, beside(k + 1, n2, around & 4), n1, n2)] - v + jump2;
-        double left = x[place(h, j, beside(k - 1, n2, around & 4), n1, n2)] - v - jump2;
-        double wa = c0 * (double)conductance(*m, m[layer]), wb = c0 * (double)conductance(*m, *(m - layer));
-        double ws = c1 * (double)conductance(*m, m[row]), wn = c1 * (double)conductance(*m, *(m - row));
-        double wr = c2 * (double)conductance(*m, m[1]), wl = c2 * (double)conductance(*m, *(m - 1));
-        double s = wa * up + wb * down + ws * south + wn * north + wr * right + wl * left;
-        within += ws * south * south + wr * right * right;
-        between += wa * up * up;
-        flux += wa * up;
+        real w[6], u[6];
+        double v = x[place(h, j, k, n1, n2)], s = 0, gained[3], carried = 0;
+        faces(w, values, n1, n2, h, j, k);
+        neighbours(u, x, n0, n1, n2, around, h, j, k);
+        for (int a = 0; a < 3; ++a) {
+            double up = u[2 * a + 1] - v + jump[a], down = u[2 * a] - v - jump[a], wide = c[a] * w[2 * a + 1];
+            if (a == 0)
+                carried = wide * up;
+            gained[a] = wide * up * up;
+            s += wide * up + c[a] * w[2 * a] * down;
+        }
+        flux += carried;
+        between += gained[0];
+        within += gained[1] + gained[2];
         if (h == 0) {
             double w = ends[place(0, j, k, n1, n2)], d = held0 - v;
             s += w * d;
@@ -236,9 +231,7 @@ extern "C" __global__ void true_residual(
 
 // The field is NaN where nothing conducts.
 extern "C" __global__ void mask(real* x, const value* values, int n0, int n1, int n2) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     for (int j = first; j < n1 && j < first + ROWS; ++j)
         if (!(values[place(h + 1, j + 1, k + 1, n1 + 2, n2 + 2)] > 0))
             x[place(h, j, k, n1, n2)] = (real)nan("");
@@ -248,9 +241,7 @@ extern "C" __global__ void mask(real* x, const value* values, int n0, int n1, in
 extern "C" __global__ void walls(
     double area0, double area1, double area2, real* out, double* sums, const value* values, int n0, int n1, int n2,
     int around) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     size_t row = n2 + 2, layer = (size_t)(n1 + 2) * row;
     double total = 0;
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
@@ -273,9 +264,7 @@ extern "C" __global__ void walls(
 // Sums of a x, or of a x^2.
 extern "C" __global__ void products(
     const real* a, const real* x, int squared, double* sums, int n0, int n1, int n2) {
-    int k = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y * blockDim.y + threadIdx.y, first = blockIdx.z * ROWS;
-    if (k >= n2 || h >= n0)
-        return;
+    COLUMN(n0, n2)
     double total = 0;
     for (int j = first; j < n1 && j < first + ROWS; ++j) {
         size_t i = place(h, j, k, n1, n2);

@@ -13,14 +13,18 @@ import numpy as np
 
 from voxdask import backend
 from voxdask.transport import graph as loops
+from voxdask.transport.arrays import Arrays
+from voxdask.transport.conductance import TINY, TINY_DOUBLE
 from voxdask.transport.domain import Domain
 from voxdask.transport.hierarchy import OMEGA
 from voxdask.transport.layers import Layers
+from voxdask.transport.medium import Medium
+from voxdask.transport.sweeps import NONE
 from voxdask.transport.team import Sides
 from voxdask.transport.walls import Walls
 from voxdask.units import format_bytes
 
-#: Voxels along the second axis that a thread goes through: ROWS of device.cu.
+#: Voxels along the second axis that a thread goes through.
 _ROWS = 16
 #: What the pool rounds the sizes of arrays up by, in all.
 _ROUNDING = 1 << 18
@@ -32,8 +36,10 @@ def source(dtype: np.dtype, kind: np.dtype) -> str:
     """CUDA C for fields of one type on a medium of another."""
     real = {"f": "float", "d": "double"}[dtype.char]
     whole = kind == np.uint8
-    tiny = {"f": "1e-30f", "d": "1e-300"}[dtype.char]
-    head = [f"typedef {real} real;", f"typedef {'unsigned char' if whole else real} value;", f"#define TINY {tiny}"]
+    least = TINY if dtype.char == "f" else TINY_DOUBLE
+    head = [f"typedef {real} real;", f"typedef {'unsigned char' if whole else real} value;"]
+    head += [f"#define ROWS {_ROWS}", f"#define NONE {NONE}", f"#define TINY ((real){float(TINY)!r})"]
+    head += [f"#define LEAST ((real){float(least)!r})"]
     text = resources.files(__package__).joinpath("device.cu").read_text(encoding="utf-8")
     return "\n".join([*head, *(["#define WHOLE"] if whole else []), text])
 
@@ -48,13 +54,17 @@ class DeviceDomain(Domain):
 
     No sum depends on which thread comes first.
 
-    Attributes
+    Parameters
     ----------
+    medium, arrays, threads, slabs
+        As for :class:`Domain`; for what is made on the host.
     fields : int
-        How many a solve keeps on the host, for what it takes here.
+        How many fields the solve would keep on the host, for what it takes here.
     """
 
-    fields = 4
+    def __init__(self, medium: Medium, arrays: Arrays, threads: int, slabs: int, fields: int = 4) -> None:
+        self.fields = fields
+        super().__init__(medium, arrays, threads, slabs)
 
     def bytes_needed(self) -> int:
         """What all takes on the device: graphs, vectors, the medium, fields, sums."""
@@ -94,8 +104,8 @@ class DeviceDomain(Domain):
         self.medium = replace(medium, values=_upload(medium.values), ends=_upload(medium.ends))
         self.pieces = replace(pieces, medium=self.medium, piece=_upload(pieces.piece), base=_upload(pieces.base))
         self.x, self._r, self._z, self._p, self._q = (self._zeros() for _ in range(5))
-        self._extent = (-(-n1 // _ROWS), n0, n2)
-        self._sums = self._empty(self._extent)
+        self._columns = (-(-n1 // _ROWS), n0, n2)
+        self._sums = self._empty(self._columns)
 
     def start_linear(self, held: tuple[float, float]) -> None:
         """See :class:`Domain`."""
@@ -131,8 +141,8 @@ class DeviceDomain(Domain):
         charged: bool,
     ) -> Layers:
         """See :class:`Domain`."""
-        segments, _, n2 = self._extent
-        sums, entered = self._empty((3, *self._extent)), self._empty((2, segments, n2))
+        segments, _, n2 = self._columns
+        sums, entered = self._empty((3, *self._columns)), self._empty((2, segments, n2))
         numbers = map(np.float64, (*held, *jumps))
         self._sweep("true_residual", self.x, self._r, *numbers, sums, entered, *self._conduct(), around=True)
         flux, between, within = backend.to_host(sums.sum(axis=(1, 3)))
@@ -150,7 +160,7 @@ class DeviceDomain(Domain):
     def residual(self, step: float) -> tuple[float, Sides[np.ndarray]]:
         """See :class:`Domain`; there are no seams."""
         r, z, target, real = self._r, self._z, self.levels[0].vectors["b"], self.medium.dtype.type
-        medium, (m1, m0, m2) = self._conduct(), self._blocks()
+        medium, (m0, m1, m2) = self._conduct(), self.pieces.base.shape
         self._sweep("residual", real(step), real(OMEGA), self._p, r, z, self._sums, *medium, around=True)
         target.fill(0)
         extent = (-(-m1 // _ROWS), m0, m2)
@@ -197,17 +207,12 @@ class DeviceDomain(Domain):
     def _conducting(self) -> Any:
         return self.medium.values[1:-1, 1:-1, 1:-1] > 0
 
-    def _blocks(self) -> tuple[int, int, int]:
-        """Along the second axis, the first, and the third."""
-        m0, m1, m2 = self.pieces.base.shape
-        return m1, m0, m2
-
     def _sweep(self, name: str, *values: Any, around: bool = False, extent: tuple[int, ...] | None = None) -> None:
         """Run a kernel with a thread for every few voxels."""
         numbers = [*self.medium.shape]
         if around:
             numbers.append(sum(1 << a for a in range(3) if self.medium.periodic[a]))
-        self._call(name, extent or self._extent, *values, *map(np.int32, numbers))
+        self._call(name, extent or self._columns, *values, *map(np.int32, numbers))
 
     def _call(self, name: str, extent: tuple[int, ...], *values: Any) -> None:
         if name not in self._functions:  # looking one up takes as long as a small launch
@@ -294,9 +299,9 @@ class DeviceWalls(DeviceDomain):
 
 def check_size(shape: Sequence[int]) -> None:
     """ValueError for what has more layers or rows than a launch can cover."""
-    n0, n1, _ = shape
-    if n0 > 4 * backend.MOST_BLOCKS or n1 > _ROWS * backend.MOST_BLOCKS:
-        raise ValueError(f"image has {max(n0, n1):,} voxels along an axis, too many for the GPU: use device='cpu'")
+    for n, most in zip(shape[:2], (4 * backend.MOST_BLOCKS, _ROWS * backend.MOST_BLOCKS), strict=True):
+        if n > most:
+            raise ValueError(f"image has {n:,} voxels along an axis, a GPU takes {most:,}: use device='cpu'")
 
 
 def require_room(needed: int) -> None:

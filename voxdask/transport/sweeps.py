@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from voxdask.transport.conductance import conductance, diagonal_row, flow_row, jit, wrap_plane
+from voxdask.transport.conductance import TINY, conductance, diagonal_row, flow_row, jit, wrap_plane
 
 #: The piece of a voxel that belongs to none: it does not conduct.
 NONE = 255
@@ -46,9 +46,8 @@ def _smoothed_row(out, h, j, r, omega, values, ends, c0, c1, c2):
         _add(out, ends[0, j])
     if h == values.shape[0] - 3:
         _add(out, ends[1, j])
-    tiny = np.float32(1e-30)
     for k in range(len(out)):
-        out[k] = omega * r[k] / (out[k] + tiny)
+        out[k] = omega * r[k] / (out[k] + TINY)
 
 
 @jit

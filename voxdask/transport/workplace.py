@@ -57,8 +57,7 @@ def _on_device(scan: Scan, job: Job, work: Work, memory_limit: str | int | None,
     require_room((np.dtype(job.phase.kind).itemsize + (job.fields + 1) * job.dtype.itemsize) * math.prod(job.shape))
     arrays, slabs = arrays_for(scan, job.phase.kind, job.dtype, memory_limit, store, fields=0)
     medium, amount = job.medium(scan, arrays)
-    domain = ON_DEVICE[job.domain](medium, arrays, backend.cpu_count(), slabs)
-    domain.fields = job.fields
+    domain = ON_DEVICE[job.domain](medium, arrays, backend.cpu_count(), slabs, job.fields)
     del medium  # the host need not keep what lies on the device
     try:
         result, has_field = work(Solver.alone(domain))
