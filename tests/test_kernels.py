@@ -19,14 +19,14 @@ import pytest
 import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from periodic import AXES, random_fields, run
+from periodic import AXES, ahead, behind, positions, random_fields, run, scalars
 
 from voxdask import kernels
 from voxdask.kernels import Kernel, Update, compile_filter, compile_program
 from voxdask.lowering import lower
 from voxdask.models import CahnHilliard
 from voxdask.printing import Names
-from voxdask.symbols import Clip, Field, Inside, Parameter, clip, exp, laplace, x
+from voxdask.symbols import Clip, Coordinate, Field, Inside, Parameter, clip, exp, laplace, x
 
 a, b = Field("a", real=True), Field("b", real=True)
 k = Parameter("k", real=True)
@@ -202,6 +202,34 @@ def test_a_result_may_be_named_like_a_field() -> None:
     assert np.array_equal(results["b"], np.arange(1.0, 5) ** 4)
 
 
+@pytest.mark.parametrize("lines", [1, 3, 100])
+@pytest.mark.parametrize("shape", [(5, 7, 6), (1, 20, 2), (2, 1, 3), (6, 7), (9,)])
+def test_what_is_evaluated_in_strips(lines: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "strip_lines", lambda *_: lines)
+    axes, ndim, h, middle = AXES[-len(shape) :], len(shape), 0.5, len(shape) // 2
+    place = Coordinate(axes[middle], real=True)
+    program = lower((laplace(a**3 - place * laplace(a)) + b,), ("rate",), axes)
+    kernel = compile_program(program, (Update(margin=1), Update(in_place=True)))
+    fields = random_fields("a", "b", shape=shape)
+    blocks = {name: np.pad(u, kernel.halo, mode="wrap") for name, u in fields.items()}
+    places, numbers = positions(kernel, shape, [h] * ndim), scalars(kernel, [h] * ndim, {})
+
+    def curved(u: np.ndarray) -> np.ndarray:
+        return sum((ahead(u, i) + behind(u, i) - 2 * u for i in range(ndim)), np.zeros(u.shape)) / h**2
+
+    along = places[axes[middle]].reshape(-1, *(1,) * (ndim - 1 - middle))
+    rate = curved(blocks["a"] ** 3 - along * curved(blocks["a"])) + blocks["b"]
+    rate = rate[(slice(kernel.halo, -kernel.halo),) * ndim]
+    wide = [(0, 0), *[(1, 1)] * (ndim - 1)]
+    out = {"target0_rate": np.pad(fields["a"], wide), "target1_rate": fields["b"].copy()}
+    kernel({**blocks, "base0_0_rate": np.pad(fields["b"], wide)}, places, numbers, out, (2.0, 0.5, 1.0, -3.0))
+    np.testing.assert_allclose(out["target1_rate"], fields["b"] - 3 * rate, rtol=1e-11, atol=1e-10)
+    inner = (slice(None), *(slice(1, -1),) * (ndim - 1))
+    np.testing.assert_allclose(out["target0_rate"][inner], 2 * fields["b"] + 0.5 * rate, rtol=1e-11, atol=1e-10)
+    out["target0_rate"][inner] = 0
+    assert not out["target0_rate"].any()  # ghost layers are left alone
+
+
 # --- updates and filters ------------------------------------------------------------------------------------------
 
 
@@ -279,6 +307,7 @@ def test_the_inner_loop_is_vectorised_in_single_precision() -> None:
     module = kernels._load_host(kernel.host)
     for call in kernel.calls:
         types = [numba.float32[:, :, ::1]] * (len(call.writes) + len(call.reads)) + [numba.float32[::1]]
+        types += [numba.int64] * 2  # where a strip begins, and how many lines it has
         options = {"nogil": True, "error_model": "numpy", "fastmath": module.FASTMATH}
         compiled = numba.njit(tuple(types), **options)(getattr(module, call.name).py_func)
         (text,) = compiled.inspect_llvm().values()

@@ -83,6 +83,9 @@ def test_rates_are_those_of_numpy(members: int, shape: tuple[int, ...], projecti
     assert rate.dims == ("phase", *DIMS[-len(shape) :])
     np.testing.assert_allclose(rate.values, rate_in_numpy(model, phi, 0.5), atol=1e-13)
     np.testing.assert_allclose(rate.values.sum(0), 0, atol=1e-13)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "strip_lines", lambda *_: 3)
+        assert np.array_equal(model.right_hand_side(dataset(phi, 0.5)).phi.values, rate.values)
 
 
 @given(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from voxdask.kernels import Bound, Kernel, Update, compile_program
+from voxdask.kernels import Bound, Kernel, Strip, Update, compile_program
 from voxdask.members import member_name
 from voxdask.program import Program
 
@@ -57,19 +57,28 @@ class FamilyKernel(Kernel):
             for k in range(self.members if own else 1)
         ]
 
+        results = {n: bound.target(bound.calls[-1], n) for w in bound.calls[-1].writes for n in self._named(w)}
+        for strip in bound.strips():
+            self._evaluate(bound, packed, results, strip)
+        return results
+
+    def _evaluate(self, bound: Bound, packed: Sequence[Any], results: Mapping[str, Any], strip: Strip) -> None:
+        """Evaluate every stage on a strip."""
+
         def evaluate(number: int, spare: str | None = None) -> None:
             """Evaluate one stage for every member; a level goes to a `spare`, to be compared with the last."""
             call, role = bound.calls[number], self.roles[number]
-            shared = {name: bound.target(call, name, spare) for name in call.writes if name not in self.own}
+            shared = {name: bound.target(call, name, strip, spare) for name in call.writes if name not in self.own}
             for name in role.totals:
                 shared[name].fill(0)
+            known = {**shared, **results}
             for k in range(1 if role.shared else self.members):
                 mine = {n: member_name(n, k) for n in self.own}
-                written = {mine.get(n, n): shared.get(n) for n in call.writes}
+                written = {mine.get(n, n): known.get(mine.get(n, n)) for n in call.writes}
                 for name, array in written.items():
-                    written[name] = bound.target(call, name) if array is None else array
+                    written[name] = bound.target(call, name, strip) if array is None else array
                 reads = [mine.get(n, n) for n in call.reads]
-                bound.run(call, list(written.values()), reads, packed[k % len(packed)])
+                bound.run(call, list(written.values()), reads, packed[k % len(packed)], strip)
                 bound.arrays.update(written)
 
         for level, group in itertools.groupby(range(len(bound.calls)), key=lambda number: self.roles[number].level):
@@ -83,7 +92,6 @@ class FamilyKernel(Kernel):
                 # every attempt but the last drops a member somewhere
                 if last is None or attempt > self.members or not _rises(last, bound.arrays[level]):
                     break
-        return {name: bound.arrays[name] for w in bound.calls[-1].writes for name in self._named(w)}
 
     def _named(self, name: str) -> list[str]:
         return [member_name(name, k) for k in range(self.members)]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -31,6 +31,7 @@ from voxdask import backend
 from voxdask.loops import Loop, Update, cuda_source, loops_of, mode_loop, numba_source, update_of
 from voxdask.lowering import Program, inlined
 from voxdask.printing import Scalars
+from voxdask.strips import strip_lines
 from voxdask.symbols import Parameter
 
 __all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program", "update_of"]
@@ -39,6 +40,13 @@ __all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program", "u
 _REALS = {"f": "float", "d": "double"}
 
 _import_lock = threading.Lock()
+
+
+class Strip(NamedTuple):
+    """Lines of a block along its second axis, the first of them and how many."""
+
+    first: int
+    lines: int
 
 
 @dataclass(frozen=True)
@@ -122,12 +130,14 @@ class Kernel:
             If an array does not fit.
         """
         bound = Bound(self, blocks, positions, out, scales, empty)
-        packed = bound.scalars(parameters)
-        for call in bound.calls:
-            written = {name: bound.target(call, name) for name in call.writes}
-            bound.run(call, list(written.values()), call.reads, packed)
-            bound.arrays.update(written)
-        return written
+        packed, last = bound.scalars(parameters), bound.calls[-1]
+        results = {name: bound.target(last, name) for name in last.writes}
+        for strip in bound.strips():
+            for call in bound.calls:
+                written = results if call is last else {n: bound.target(call, n, strip) for n in call.writes}
+                bound.run(call, list(written.values()), call.reads, packed, strip)
+                bound.arrays.update(written)
+        return results
 
 
 class Bound:
@@ -152,6 +162,8 @@ class Bound:
         self.kernel, self.blocks, self.out, self.scales, self.empty = kernel, blocks, out or {}, scales, empty
         self.xp, self.dtype = backend.namespace(some), some.dtype
         self.shape = tuple(n - 2 * kernel.halo for n in some.shape)
+        self.lines = self.shape[1] if len(self.shape) > 1 else 1
+        self.in_strips = self.xp is np and len(self.shape) > 2  # a device has no such cache
         self.along = {axis: self.xp.asarray(positions[axis], dtype=self.dtype) for axis in kernel.coordinates}
         for axis, places in self.along.items():
             _checked(f"positions along {axis}", places, (some.shape[kernel.axes.index(axis)],), self.dtype)
@@ -165,29 +177,42 @@ class Bound:
         values = [*(parameters[name] for name in self.kernel.parameters), *self.kernel.numbers]
         return self.xp.asarray(values, dtype=self.dtype)
 
-    def target(self, call: _Call, name: str, buffer: str | None = None) -> Any:
-        """An array for a result: the caller's, or a new one, under another name if that is given."""
-        extent, given = self._extent(call, name), self.out.get(name) if call is self.calls[-1] else None
+    def strips(self) -> list[Strip]:
+        """What all loops run over before they go on to the next strip."""
+        # one loop makes nothing for another, and results that reach further would overlap
+        if not self.in_strips or len(self.calls) == 1 or self.kernel.output_margin:
+            return [Strip(0, self.lines)]
+        width = strip_lines(self.shape, self.kernel.halo, self.dtype.itemsize)
+        return [Strip(first, min(width, self.lines - first)) for first in range(0, self.lines, width)]
+
+    def target(self, call: _Call, name: str, strip: Strip | None = None, buffer: str | None = None) -> Any:
+        """An array for a result: the caller's, or a new one, under another name if that is given.
+
+        What one loop makes for another is as wide as a `strip`.
+        """
+        extent, given = self._extent(call, name, strip), self.out.get(name) if call is self.calls[-1] else None
         if given is None:
             create = self.empty or (lambda _, shape, dtype: self.xp.empty(shape, dtype))
             given = create(buffer or name, extent, self.dtype)
         return _checked(name, given, extent, self.dtype)
 
-    def run(self, call: _Call, written: Sequence[Any], names: Sequence[str], packed: Any) -> None:
-        """Run one loop: what it writes, the names of what it reads, and its scalars."""
-        extent, arrays = self._extent(call), self.arrays
+    def run(self, call: _Call, written: Sequence[Any], names: Sequence[str], packed: Any, strip: Strip) -> None:
+        """Run one loop over a strip: what it writes, the names of what it reads, and its scalars."""
+        arrays = self.arrays
         read = [
             arrays[n] if n in arrays else _checked(n, self.blocks[n], self._extent(call, n), self.dtype) for n in names
         ]
         last = [self.dtype.type(scale) for scale in self.scales] if call is self.calls[-1] else []
-        values = (*written, *read, *(self.along[axis] for axis in call.coordinates), packed, *last)
-        _run(self.functions, call.name, extent, values, on_host=self.xp is np)
+        where = strip if self.in_strips else ()
+        values = (*written, *read, *(self.along[axis] for axis in call.coordinates), packed, *last, *where)
+        _run(self.functions, call.name, self._extent(call), values, on_host=self.xp is np)
 
-    def _extent(self, call: _Call, name: str | None = None) -> tuple[int, ...]:
+    def _extent(self, call: _Call, name: str | None = None, strip: Strip | None = None) -> tuple[int, ...]:
         """How large the region is that a loop runs over, or a base or target of it."""
         updates = self.kernel.updates if name and call is self.calls[-1] else ()
         around = updates[update_of(name)].margin if updates and name else 0
-        return tuple(n + 2 * (call.margin + (around if a else 0)) for a, n in enumerate(self.shape))
+        shape = (self.shape[0], strip.lines, *self.shape[2:]) if strip and len(self.shape) > 1 else self.shape
+        return tuple(n + 2 * (call.margin + (around if a else 0)) for a, n in enumerate(shape))
 
 
 def compile_program(program: Program, updates: tuple[Update, ...] = ()) -> Kernel:

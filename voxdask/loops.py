@@ -132,6 +132,8 @@ class Loop:
         How far the targets and bases of stores reach beyond that region along all axes but the first, if at all.
     scales : tuple of str
         Numbers that a call passes last.
+    whole : frozenset of str
+        Arrays that hold all lines along the second axis where a loop runs over a strip of them; "" are positions.
     modes : bool
         Arrays hold modes, real or complex; results are real.
     """
@@ -148,12 +150,19 @@ class Loop:
     stores: tuple[Store, ...]
     around: dict[str, int] = field(default_factory=dict)
     scales: tuple[str, ...] = ()
+    whole: frozenset[str] = frozenset()
     modes: bool = False
+
+    @property
+    def in_strips(self) -> bool:
+        """On the host it runs over a strip of lines at a time."""
+        return len(self.axes) > 2 and not self.modes
 
 
 def loops_of(program: Program, updates: tuple[Update, ...] = ()) -> list[Loop]:
     """One loop for each stage; `updates` say what becomes of the results of the last one."""
-    loops = []
+    loops: list[Loop] = []
+    made = {name for stage in program.stages[:-1] for name in stage.outputs}
     for number, (stage, margin) in enumerate(zip(program.stages, program.margins, strict=True)):
         stores = tuple(
             Store(name, ((name,), (r,)) if name in stage.totals else ((r,),)) for r, name in enumerate(stage.outputs)
@@ -179,6 +188,7 @@ def loops_of(program: Program, updates: tuple[Update, ...] = ()) -> list[Loop]:
                 stores=stores,
                 around={name: used[update_of(name)].margin for name in (*targets, *bases) if used},
                 scales=tuple(f"w{m}_{k}" for m, update in enumerate(used) for k in range(update.scales)),
+                whole=frozenset(("", *targets, *bases, *stage.inputs)) - made,
             )
         )
     return loops
@@ -239,8 +249,9 @@ def mode_loop(gains: Sequence[Mapping[str, sp.Expr]], targets: Sequence[str], ax
 def numba_source(loops: Sequence[Loop], scalars: Scalars) -> str:
     """Python source of ``<loop>(*writes, *reads, *positions, p, *scales)`` for every loop.
 
-    Every neighbour is a row slice along the last axis, so that the inner loop has non-negative
-    unit-stride indices and LLVM vectorises it.
+    Over volumes the last arguments are the first line of a strip and how many it has; arrays that loops make for each
+    other hold no more than that. Every neighbour is a row slice along the last axis, so that the inner loop has
+    non-negative unit-stride indices and LLVM vectorises it.
 
     Examples
     --------
@@ -256,8 +267,8 @@ def numba_source(loops: Sequence[Loop], scalars: Scalars) -> str:
 def cuda_source(loops: Sequence[Loop], scalars: Scalars) -> str:
     """CUDA C source of one kernel for every loop, for a type ``real`` that is yet to be defined.
 
-    The arguments are those of :func:`numba_source`, then the extents of what is written, and for a filter
-    how many reals a mode has. Threads stride over the grid, so that any launch is right.
+    The arguments are those of :func:`numba_source` without strips, then the extents of what is written, and for a
+    filter how many reals a mode has. Threads stride over the grid, so that any launch is right.
 
     Examples
     --------
@@ -275,28 +286,32 @@ def _numba_loop(loop: Loop, scalars: Scalars) -> str:
     printer = Printer(PYTHON, scalars, names)
     results = printer.results(loop.expressions)
 
+    def at(name: str, a: int, offset: int) -> str:
+        return _plus("first + i1" if a == 1 and loop.in_strips and name in loop.whole else f"i{a}", offset)
+
     rows = []
     for name, array in _in_place(loop, names).items():
         g = loop.around.get(name, 0) if last else 0
-        index = [_plus(f"i{a}", g if a else 0) for a in range(last)] + [f"{g}:{_plus(f'n{last}', g)}" if g else ":"]
+        index = [at(name, a, g if a else 0) for a in range(last)] + [f"{g}:{_plus(f'n{last}', g)}" if g else ":"]
         rows.append(f"{names('row', name)} = {array}[{', '.join(index)}]")
     loads = []
     for sample in loop.samples:
         *starts, start = (loop.reach[sample.array] + o for o in sample.offset)
-        index = [*(_plus(f"i{a}", s) for a, s in enumerate(starts)), f"{start}:{_plus(f'n{last}', start)}"]
+        index = [*(at(sample.array, a, s) for a, s in enumerate(starts)), f"{start}:{_plus(f'n{last}', start)}"]
         row = names.sample("row", sample)
         rows.append(f"{row} = {names('in', sample.array)}[{', '.join(index)}]")
         loads.append(f"{names.sample('at', sample)} = {row}[i{last}]")
     for axis in loop.coordinates:
         a = loop.axes.index(axis)
         where = loads if a == last else rows
-        where.append(f"{names('position', axis)} = {names('along', axis)}[{_plus(f'i{a}', loop.reach[''])}]")
+        where.append(f"{names('position', axis)} = {names('along', axis)}[{at('', a, loop.reach[''])}]")
     values = {name: f"{names('row', name)}[i{last}]" for name in _in_place(loop, names)}
     loads += [f"{names('was', name)} = {values[name]}" for name in _read_in_place(loop)]
     stores = [f"{values[store.target]} = {_sum_of(store, results, names)}" for store in loop.stores]
 
     arguments = [names("out", n) for n in loop.writes] + [names("in", n) for n in loop.reads]
     arguments += [*(names("along", axis) for axis in loop.coordinates), "p", *loop.scales]
+    arguments += ["first", "lines"] if loop.in_strips else []
     extents = "".join(f"n{a}, " for a in range(last + 1))
     lines = ["@njit(fastmath=FASTMATH, nogil=True, cache=True, error_model='numpy')"]
     lines.append(f"def {loop.name}({', '.join(arguments)}):")
@@ -304,6 +319,7 @@ def _numba_loop(loop: Loop, scalars: Scalars) -> str:
     lines.append(f"    {extents}= {arguments[0]}.shape")
     if g := loop.around.get(loop.writes[0], 0):
         lines += [f"    n{a} -= {2 * g}" for a in range(1, last + 1)]
+    lines += [f"    n1 = {_plus('lines', 2 * loop.margin)}"] if loop.in_strips else []
     lines += [f"{'    ' * (a + 1)}for i{a} in range(n{a}):" for a in range(last)]
     lines += ["    " * (last + 1) + row for row in rows]
     lines.append(f"{'    ' * (last + 1)}for i{last} in range(n{last}):")

@@ -10,6 +10,7 @@ from typing import Literal
 
 from voxdask.costs import Rates, nominal, pencils_seconds, sweep_seconds
 from voxdask.spilling import Cut, Route, cut
+from voxdask.strips import strip_bytes
 from voxdask.units import format_bytes, format_seconds
 from voxdask.windows import AHEAD, Width
 
@@ -18,7 +19,9 @@ Tier = Literal["block", "chunked", "streamed", "spilled"]
 #: Bytes of one field, or of one spectrum's columns, that are worked on at once: so few that they stay in cache.
 TILE_BYTES = 1 << 20
 #: The same for rows of a field that lies in memory: thicker tiles share more of their ghost rows.
-MEMORY_TILE_BYTES = 4 << 20
+MEMORY_TILE_BYTES = 8 << 20
+#: Tiles of a field in memory for each thread at the least, so that none waits long for the others.
+TILES_PER_THREAD = 4
 #: The same for sums of fields, which have nothing to share, and take as much again for what is between.
 SUM_TILE_BYTES = 1 << 18
 #: Parts of a block or slab on a device that are summed up one after the other.
@@ -246,7 +249,8 @@ class Plan:
 def tile_bytes(problem: Problem, rows: int, columns: int, *, padded: bool = True) -> int:
     """Bytes that a thread needs to work on one tile: stages, results, modes, and fields that are `padded` for it."""
     around = (rows + 2 * problem.halo) * problem.padded_row_bytes
-    slab = (problem.inner + (problem.fields + problem.constants if padded else 0)) * around
+    slab = problem.inner * strip_bytes((rows, *problem.shape[1:]), problem.halo, problem.itemsize)
+    slab += (problem.fields + problem.constants if padded else 0) * around
     slab += problem.fields * rows * problem.row_bytes
     # a transform makes the next array before the last is given up
     slab += 2 * transform_rows(problem, rows) * problem.spectrum_row_bytes
@@ -330,6 +334,7 @@ def make_plan(
     MemoryError: the run takes 37.1 MB, more than memory_limit=18.0 MB, and can't be spilled
     """
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
+    rows = max(1, min(rows, math.ceil(problem.shape[0] / (TILES_PER_THREAD * threads))))
     tier: Tier = "chunked" if chunked else "block"
     in_memory = memory_bytes(problem, tier, threads, rows, columns) + frame_bytes
     if in_memory > memory_limit:
@@ -358,7 +363,8 @@ def _cache_tiles(problem: Problem, row_tile_bytes: int) -> tuple[int, int]:
     # the many fields of a family share the cache, which two find room in
     rows = row_tile_bytes // (problem.row_bytes * max(problem.fields // 2, 1))
     # a thicker tile makes fewer rows around it, but takes more memory, which a step that transforms has other uses for
-    rows = max(rows, (2 if problem.spectral else 4) * problem.halo, 1)
+    # if all that its stages make is in strips
+    rows = max(rows, (4 if problem.inner or not problem.spectral else 2) * problem.halo, 1)
     columns = max(TILE_BYTES // (problem.shape[0] * max(problem.mode_bytes, 1)), 1)
     return min(rows, problem.shape[0]), min(columns, problem.columns)
 
