@@ -346,7 +346,7 @@ def test_arguments_that_do_not_fit(case: str) -> None:
 
 
 def test_other_steppers_need_a_step() -> None:
-    with pytest.raises(TypeError, match="dt is None; give a number"):
+    with pytest.raises(TypeError, match="dt is None; give the size of a step"):
         vd.simulate(MODEL, make_ds(), t_end=1.0, **QUIET)
 
 

@@ -73,7 +73,7 @@ def test_times_count_from_the_start() -> None:
         ({"dt": np.nan, "steps": 1}, ValueError, r"dt is nan; it must be positive and finite"),
         ({"dt": np.inf, "steps": 1}, ValueError, r"dt is inf; it must be positive and finite"),
         ({"dt": "0.1", "steps": 1}, TypeError, r"dt is '0.1'; give a number"),
-        ({"dt": None, "steps": 1}, TypeError, r"dt is None; give a number"),
+        ({"dt": None, "steps": 1}, TypeError, r"dt is None; give the size of a step"),
         ({"dt": True, "steps": 1}, TypeError, r"dt is True; give a number"),
         ({}, ValueError, r"give exactly one of t_end and steps, got t_end=None and steps=None"),
         ({"steps": 1, "t_end": 0.1}, ValueError, r"exactly one of t_end and steps, got t_end=0.1 and steps=1"),

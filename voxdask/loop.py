@@ -85,7 +85,7 @@ class Loop:
             if RunStore.exists(path) and not resume:
                 raise FileExistsError(f"store={os.fspath(path)!r} exists and resume=False; use another path")
             runner = make_runner(self.prepared, self.plan, self.distributed)
-            store = self._open(path, {**identity, "start": runner.examine()})
+            store = self._open(path, {**identity, "checksum of the fields at the start": runner.examine()})
             stack.enter_context(store.lock())
             stack.callback(store.clear_scratch)
             stack.callback(lambda: runner.close())  # first of all: its threads may still write

@@ -68,7 +68,10 @@ class FixedMarch:
 
     def done(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.step > self.schedule.steps:
-            raise ValueError(f"is at step {checkpoint.step} already, beyond the {self.schedule.steps} asked for")
+            raise ValueError(
+                f"is at step {checkpoint.step} already, beyond the {self.schedule.steps} asked for: give more steps, "
+                "or another path for a run of fewer"
+            )
         return checkpoint.step == self.schedule.steps
 
     def run(self, runner: Runner, checkpoint: Checkpoint | None, saver: Saver, progress: bool) -> Stopwatch:

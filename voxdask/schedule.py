@@ -164,6 +164,8 @@ def whole_number(name: str, value: Any, least: int, of: str = "steps") -> int:
 
 
 def _step(dt: Any) -> float:
+    if dt is None:
+        raise TypeError("dt is None; give the size of a step (adaptive steppers, such as 'tsit5', choose their own)")
     if not isinstance(dt, numbers.Real) or isinstance(dt, bool):
         raise TypeError(f"dt is {dt!r}; give a number")
     step = float(dt)
