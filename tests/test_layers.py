@@ -10,7 +10,7 @@ import pytest
 import voxdask
 
 ROWS = """
-    backend units clients windows grid sources tiff images boundary costs spilling planning device_planning
+    backend units clients windows grid sources tiff images boundary costs strips spilling planning device_planning
     members chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops kernels familykernel attributes equation
     control

@@ -331,7 +331,7 @@ def make_plan(
     'block'
     >>> make_plan(problem, memory_limit=18 * 10**6, threads=2)
     Traceback (most recent call last):
-    MemoryError: the run takes 37.1 MB, more than memory_limit=18.0 MB, and can't be spilled
+    MemoryError: the run takes 29.4 MB, more than memory_limit=18.0 MB, and can't be spilled
     """
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
     rows = max(1, min(rows, math.ceil(problem.shape[0] / (TILES_PER_THREAD * threads))))

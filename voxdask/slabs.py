@@ -89,22 +89,24 @@ def advance_slab(
     shape = (hi - lo, *system.grid.shape[1:])
     kept = [m for m in range(len(rated)) if not (spectral and m == 0)]
     results |= {(m, name): _empty(shape, system.dtype, like) for m in kept for name in names}
-    modes = (hi - lo, *system.transform.spectrum_shape[1:])
-    spectra = {name: _empty(modes, system.transform.spectrum_dtype, like) for name in (names if spectral else ())}
+    _, columns, *rest = system.transform.spectrum_shape
+    spans = list(enumerate(parts or [(0, columns)]))
+    spectra = {
+        (name, j): _empty((hi - lo, stop - start, *rest), system.transform.spectrum_dtype, like)
+        for name in (names if spectral else ())
+        for j, (start, stop) in spans
+    }
 
     def keep(name: str, a: int, b: int, rows: Any) -> None:
-        spectra[name][a:b] = rows
+        for j, (start, stop) in spans:
+            spectra[name, j][a:b] = rows[:, start:stop]
 
     passes.advance(
         context, kernel, t, lo, hi, sources, _workspace, bases=given, scales=scales, rated=rated, end=end,
         out={f"target{m}_{rate}": results[m, name] for m in kept for name, rate in names.items()},
         spectra=keep if spectral else None, like=like,
     )  # fmt: skip
-    if parts is None:
-        return {**results, **spectra}
-    xp = backend.namespace(like)
-    cut = {(n, j): xp.ascontiguousarray(s[:, a:b]) for n, s in spectra.items() for j, (a, b) in enumerate(parts)}
-    return {**results, **cut}
+    return {**results, **(spectra if parts else {name: made for (name, _), made in spectra.items()})}
 
 
 def filter_pencil(

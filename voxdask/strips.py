@@ -29,22 +29,34 @@ def strip_lines(shape: Sequence[int], halo: int, itemsize: int) -> int:
     Examples
     --------
     >>> strip_lines((4, 1024, 1024), halo=2, itemsize=4), strip_lines((4, 64, 64), halo=2, itemsize=4)
-    (59, 64)
+    (57, 64)
     """
     if len(shape) < 3:
         return shape[-1] if len(shape) > 1 else 1
-    line = itemsize * (shape[0] + 2 * halo) * math.prod(n + 2 * halo for n in shape[2:])
-    lines = min(shape[1], max(STRIP_BYTES // line - 2 * halo, LEAST_WIDTH * halo, 1))
-    return -(-shape[1] // -(-shape[1] // lines))  # all about as wide as each other
+    width = _widest(shape, halo, itemsize)
+    return -(-shape[1] // -(-shape[1] // width))  # all about as wide as each other
 
 
 def strip_bytes(shape: Sequence[int], halo: int, itemsize: int) -> int:
-    """Bytes of a strip of one array, ghost layers and all, of which :func:`strip_lines` says how wide it is.
+    """Most bytes of a strip of one array, ghost layers and all, also of fewer rows than in `shape`.
 
     Examples
     --------
-    >>> strip_bytes((4, 1024, 1024), halo=2, itemsize=4)
-    2072448
+    >>> strip_bytes((4, 1024, 1024), halo=2, itemsize=4), strip_bytes((4, 64, 64), halo=2, itemsize=4)
+    (2097152, 147968)
     """
-    strip = (shape[0], strip_lines(shape, halo, itemsize), *shape[2:])[: len(shape)]
-    return itemsize * math.prod(n + 2 * halo for n in strip)
+    whole = itemsize * math.prod(n + 2 * halo for n in shape)
+    if len(shape) < 3:
+        return whole
+    line = _line_bytes(shape, halo, itemsize)
+    return min(whole, max(STRIP_BYTES, (_widest(shape, halo, itemsize) + 2 * halo) * line))
+
+
+def _widest(shape: Sequence[int], halo: int, itemsize: int) -> int:
+    width = STRIP_BYTES // max(_line_bytes(shape, halo, itemsize), 1) - 2 * halo
+    return min(shape[1], max(width, LEAST_WIDTH * halo, 1))
+
+
+def _line_bytes(shape: Sequence[int], halo: int, itemsize: int) -> int:
+    """Bytes of one line of all rows."""
+    return itemsize * math.prod(n + 2 * halo for n in (shape[0], *shape[2:]))
