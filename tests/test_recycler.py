@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
+import subprocess
 import sys
 import tracemalloc
 import weakref
@@ -147,3 +150,29 @@ def test_a_graph_lets_go_of_what_it_holds() -> None:
         assert reference() is None
     finally:
         gc.enable()
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from voxdask.recycler import keep_freed
+
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        np.empty(1 << 20, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+eager = faults()
+keep_freed()
+faults()
+print(eager, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of the GNU C library")
+def test_what_arrays_give_up_is_kept_on_a_worker() -> None:
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask starts it
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    eager, kept = map(int, done.stdout.split())
+    assert eager > 50 * 200 and kept < 500  # a megabyte has 256 pages

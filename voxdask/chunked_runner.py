@@ -13,7 +13,7 @@ from voxdask.passes import Context
 from voxdask.planning import Plan
 from voxdask.prepare import Prepared
 from voxdask.runner import NotFiniteError, history_name, states_in
-from voxdask.slabs import clear_recycler, finite_slab, start_slab
+from voxdask.slabs import clear_memory, finite_slab, start_slab
 from voxdask.steppers import Stepper
 from voxdask.steppers.adaptive import Adaptive, Attempt, first_step
 from voxdask.store import FrameWriter, RunStore
@@ -141,9 +141,9 @@ class ChunkedRunner:
 
     def close(self) -> None:
         """The chunks go with the last reference; memory for more is given up."""
-        clear_recycler()
+        clear_memory()
         if self.distributed:
-            graph.run_everywhere(clear_recycler)
+            graph.run_everywhere(clear_memory)
 
     def _require_store(self, store: RunStore | None) -> None:
         if store is not None and self.distributed:

@@ -16,19 +16,19 @@ from voxdask.halo import PieceRows
 from voxdask.kernels import Filter, Kernel
 from voxdask.passes import Context
 from voxdask.pencil import split
-from voxdask.recycler import Recycler
+from voxdask.recycler import Recycler, keep_freed
 from voxdask.system import SUM, System
 from voxdask.tiles import Workspace
 from voxdask.windows import domain_rows
 
-_workspace = Workspace()
-
-#: Memory of the chunks of this process, which every step makes anew.
-recycler = Recycler()
+#: Memory of the tiles of every thread of this process; and of its chunks, which every step makes anew.
+_workspace, recycler = Workspace(), Recycler()
 
 
-def clear_recycler() -> None:
-    """Give up the memory of this process that was kept for chunks to come."""
+def clear_memory() -> None:
+    """Give up the memory of this process that was kept for tiles and chunks to come."""
+    global _workspace
+    _workspace = Workspace()  # one thread cannot reach into what another has in it
     recycler.clear()
 
 
@@ -66,6 +66,7 @@ def advance_slab(
     name, or by (name, part) if cut into `parts`. If the state is `pending`, it is finished first, ghost rows and all,
     and its rows are among the results, by ("state", name).
     """
+    keep_freed()
     system, names = context.system, dict(zip(context.system.fields, context.rates, strict=True))
     sources, results = {name: PieceRows(parts) for name, parts in pieces.items()}, dict[Any, Any]()
     given = {
@@ -126,6 +127,7 @@ def filter_pencil(
 
     A filter that saves spectra gives these too.
     """
+    keep_freed()
     transform, first = context.system.transform, 0 if cut else start
     parts = [made if cut else made[name] for made in rows]
     shape = (slabs[-1][1], stop - start, *transform.spectrum_shape[2:])

@@ -109,8 +109,9 @@ def rates(
     shape = (hi - lo + 2 * depth, *(n + 2 * depth for n in system.grid.shape[1:]))
 
     def empty(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        # the pool of a device gives the memory to whoever needs it next
-        return workspace.empty(name, shape, dtype) if like is None else backend.namespace(like).empty(shape, dtype)
+        if backend.is_device_array(like):  # the pool of a device gives the memory to whoever needs it next
+            return backend.namespace(like).empty(shape, dtype)
+        return workspace.empty(name, shape, dtype)
 
     blocks = dict(bases or {})
     for name in kernel.inputs:
