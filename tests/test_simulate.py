@@ -219,7 +219,7 @@ CHANGES: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], Any, dict[str, Any]
     "dt": (lambda ds: ds, MODEL, {"dt": 0.2}, "dt"),
     "stepper": (lambda ds: ds, MODEL, {"stepper": "euler"}, "stepper"),
     "options": (lambda ds: ds, MODEL, {"stepper": vd.steppers.IMEX("stencil")}, "stepper"),
-    "start": (lambda ds: ds + 1e-9, MODEL, {}, "start"),
+    "start": (lambda ds: ds + 1e-9, MODEL, {}, "checksum of the fields at the start"),
     "start time": (lambda ds: ds.assign_coords(time=1.0), MODEL, {}, "start_time"),
     "dtype": (lambda ds: ds.astype("float32"), MODEL, {}, "dtype"),
     "spacing": (lambda ds: vd.dataset({"c": ds.c.values}, spacing=0.25), MODEL, {}, "grid"),
