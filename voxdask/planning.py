@@ -30,8 +30,8 @@ DEVICE_SUMS = 8
 OVERHEAD_BYTES = 16 << 20
 #: Bytes of one chunk of a saved frame, before compression.
 FRAME_CHUNK_BYTES = 8 << 20
-#: Slabs of one field that a thread holds while it saves a frame, with what compressing them takes.
-SAVE_SLABS = 4
+#: Slabs of one field for each thread that saves a frame: what it holds, and what compressing them leaves behind.
+SAVE_SLABS = 6
 
 
 @dataclass(frozen=True)
