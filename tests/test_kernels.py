@@ -19,7 +19,7 @@ import pytest
 import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from periodic import AXES, ahead, behind, positions, random_fields, run, scalars
+from periodic import AXES, ahead, behind, positions, random_fields, run, run_program, scalars
 
 from voxdask import kernels
 from voxdask.kernels import Kernel, Update, compile_filter, compile_program
@@ -228,6 +228,13 @@ def test_what_is_evaluated_in_strips(lines: int, shape: tuple[int, ...], monkeyp
     np.testing.assert_allclose(out["target0_rate"][inner], 2 * fields["b"] + 0.5 * rate, rtol=1e-11, atol=1e-10)
     out["target0_rate"][inner] = 0
     assert not out["target0_rate"].any()  # ghost layers are left alone
+
+
+def test_a_result_named_like_a_field_is_not_read_by_the_next_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "strip_lines", lambda *_: 2)
+    fields, e = random_fields("a", shape=(4, 9, 5)), laplace(a**3 - laplace(a))
+    (named,) = run_program(lower((e,), ("a",), AXES), fields, (1.0,) * 3).values()
+    assert np.array_equal(named, run(e, fields, (1.0,) * 3))
 
 
 # --- updates and filters ------------------------------------------------------------------------------------------

@@ -316,8 +316,8 @@ def test_a_run_that_cannot_fit_says_what_it_needs(tmp_path: Path) -> None:
         with pytest.raises(MemoryError, match=r"cannot fit .* takes \d\d\.\d MB") as caught:
             vd.plan(model, ds, memory_limit="1MB")
         needed.append(parse_bytes(str(caught.value).split("takes ")[1]) / 1.05)  # the margin for rounding
-    fixed = 16 << 20  # does not grow with the grid
-    assert needed[1] - fixed > 7 * (needed[0] - fixed)
+    fixed = 16 << 20  # does not grow with the grid; frames are saved one field at a time
+    assert needed[1] - fixed > 6 * (needed[0] - fixed)
     with pytest.raises(ValueError, match="spills to disk"):
         vd.simulate(model, many, dt=0.1, steps=1, memory_limit=THIN, progress=False)
 
@@ -403,6 +403,18 @@ def test_a_user_writes_a_family_of_two_fields() -> None:
     bent = np.roll(a, 1, 1) + np.roll(a, -1, 1) - 2 * a
     np.testing.assert_allclose(found.a, rate.values[:, None] * bent + b**2 - (b**2).mean(0), atol=1e-14)
     np.testing.assert_allclose(found.b, (a * b).sum(0) - b, atol=1e-14)
+
+
+def test_results_named_like_members_are_not_read_by_the_next_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "strip_lines", lambda *_: 2)
+    blocks = {f"u.{k}": np.pad(phi, 2, mode="wrap") for k, phi in enumerate(fractions(2, (4, 9, 5)))}
+    numbers = {"family.members": 2.0, **{f"inverse_spacing_{axis}": 1.0 for axis in DIMS}}
+    u = Field("u")
+    made = []
+    for name in ("u", "rate"):
+        program = lower((laplace(deviation(u**3 - laplace(u))),), (name,), DIMS, family=("u",))
+        made.append([compile_family(program, 2)(blocks, {}, numbers)[f"{name}.{k}"] for k in range(2)])
+    assert np.array_equal(*made)
 
 
 def test_a_model_without_family_cannot_join_members() -> None:

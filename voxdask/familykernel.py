@@ -79,7 +79,8 @@ class FamilyKernel(Kernel):
                     written[name] = bound.target(call, name, strip) if array is None else array
                 reads = [mine.get(n, n) for n in call.reads]
                 bound.run(call, list(written.values()), reads, packed[k % len(packed)], strip)
-                bound.arrays.update(written)
+                if call is not bound.calls[-1]:  # a result may be named like an input, which the next strip reads
+                    bound.arrays.update(written)
 
         for level, group in itertools.groupby(range(len(bound.calls)), key=lambda number: self.roles[number].level):
             numbers, rising = list(group), level is not None

@@ -136,7 +136,8 @@ class Kernel:
             for call in bound.calls:
                 written = results if call is last else {n: bound.target(call, n, strip) for n in call.writes}
                 bound.run(call, list(written.values()), call.reads, packed, strip)
-                bound.arrays.update(written)
+                if call is not last:  # a result may be named like an input, which the next strip reads
+                    bound.arrays.update(written)
         return results
 
 
@@ -162,7 +163,6 @@ class Bound:
         self.kernel, self.blocks, self.out, self.scales, self.empty = kernel, blocks, out or {}, scales, empty
         self.xp, self.dtype = backend.namespace(some), some.dtype
         self.shape = tuple(n - 2 * kernel.halo for n in some.shape)
-        self.lines = self.shape[1] if len(self.shape) > 1 else 1
         self.in_strips = self.xp is np and len(self.shape) > 2  # a device has no such cache
         self.along = {axis: self.xp.asarray(positions[axis], dtype=self.dtype) for axis in kernel.coordinates}
         for axis, places in self.along.items():
@@ -179,16 +179,17 @@ class Bound:
 
     def strips(self) -> list[Strip]:
         """What all loops run over before they go on to the next strip."""
+        lines = self.shape[1] if len(self.shape) > 1 else 1
         # one loop makes nothing for another, and results that reach further would overlap
         if not self.in_strips or len(self.calls) == 1 or self.kernel.output_margin:
-            return [Strip(0, self.lines)]
+            return [Strip(0, lines)]
         width = strip_lines(self.shape, self.kernel.halo, self.dtype.itemsize)
-        return [Strip(first, min(width, self.lines - first)) for first in range(0, self.lines, width)]
+        return [Strip(first, min(width, lines - first)) for first in range(0, lines, width)]
 
     def target(self, call: _Call, name: str, strip: Strip | None = None, buffer: str | None = None) -> Any:
         """An array for a result: the caller's, or a new one, under another name if that is given.
 
-        What one loop makes for another is as wide as a `strip`.
+        What one loop makes for another is as wide as a `strip`; without one, all lines are there.
         """
         extent, given = self._extent(call, name, strip), self.out.get(name) if call is self.calls[-1] else None
         if given is None:

@@ -334,7 +334,9 @@ def make_plan(
     MemoryError: the run takes 29.4 MB, more than memory_limit=18.0 MB, and can't be spilled
     """
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
-    rows = max(1, min(rows, math.ceil(problem.shape[0] / (TILES_PER_THREAD * threads))))
+    if not chunked:  # all threads share a block; thinner tiles would make ghost rows more often than their own
+        share = math.ceil(problem.shape[0] / (TILES_PER_THREAD * threads))
+        rows = min(rows, max(share, 2 * problem.halo, 1))
     tier: Tier = "chunked" if chunked else "block"
     in_memory = memory_bytes(problem, tier, threads, rows, columns) + frame_bytes
     if in_memory > memory_limit:
@@ -362,8 +364,8 @@ def has_room_for_chunks(plan: Plan, chunk_rows: int) -> bool:
 def _cache_tiles(problem: Problem, row_tile_bytes: int) -> tuple[int, int]:
     # the many fields of a family share the cache, which two find room in
     rows = row_tile_bytes // (problem.row_bytes * max(problem.fields // 2, 1))
-    # a thicker tile makes fewer rows around it, but takes more memory, which a step that transforms has other uses for
-    # if all that its stages make is in strips
+    # a thicker tile makes fewer rows around it, but takes more memory, which a step that transforms has other uses for;
+    # with several stages it is worth that, as what they make for each other is no more than a strip
     rows = max(rows, (4 if problem.inner or not problem.spectral else 2) * problem.halo, 1)
     columns = max(TILE_BYTES // (problem.shape[0] * max(problem.mode_bytes, 1)), 1)
     return min(rows, problem.shape[0]), min(columns, problem.columns)

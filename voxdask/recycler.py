@@ -16,20 +16,21 @@ import numpy as np
 
 #: Arrays below this size are left to the allocator, which keeps them anyway.
 _LEAST = 1 << 20
-#: Options of the C library's allocator, and where it sets them by itself at the most, from what it is asked for.
-_ALLOCATOR = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 64 << 20)}
+#: Options of the GNU allocator (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD), with the largest values that it chooses by itself.
+_ALLOCATOR = {-3: 32 << 20, -1: 64 << 20}
 
 
 @cache
 def keep_freed() -> None:
-    """Have the allocator keep what arrays give up, as it does unless a process was started otherwise.
+    """On a worker, have the allocator keep what arrays give up, as it does in other processes.
 
-    Dask starts workers with ``MALLOC_TRIM_THRESHOLD_``, so that memory goes back to the system with every array. Then
-    transforms, which make one of a megabyte for every few rows, take twice as long for the fresh pages.
+    Dask starts workers with ``MALLOC_TRIM_THRESHOLD_=65536``, so that memory goes back to the system with every array.
+    Then transforms, which make one of a megabyte for every few rows, take twice as long for the fresh pages. Another
+    value is left alone.
     """
-    if "MALLOC_TRIM_THRESHOLD_" in os.environ and platform.libc_ver()[0] == "glibc":
+    if os.environ.get("MALLOC_TRIM_THRESHOLD_") == "65536" and platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        for option, most in _ALLOCATOR.values():
+        for option, most in _ALLOCATOR.items():
             library.mallopt(option, most)
 
 
