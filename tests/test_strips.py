@@ -21,7 +21,7 @@ def test_strips_take_no_more_than_foreseen(
 ) -> None:
     rows = data.draw(st.integers(1, shape[0]))  # a tile may have fewer than was planned
     lines = strip_lines((rows, *shape[1:]), halo, itemsize)
-    assert min(shape[1], LEAST_WIDTH * halo, 1) <= lines <= shape[1]
+    assert min(shape[1], LEAST_WIDTH * halo) <= 2 * lines and 1 <= lines <= shape[1]
     taken = itemsize * math.prod(n + 2 * halo for n in (rows, lines, shape[2]))
     assert taken <= strip_bytes(shape, halo, itemsize)
     narrowest = (min(shape[1], max(LEAST_WIDTH * halo, 1)) + 2 * halo) * taken // (lines + 2 * halo)

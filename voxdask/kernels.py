@@ -51,13 +51,14 @@ class Strip(NamedTuple):
 
 @dataclass(frozen=True)
 class _Call:
-    """How one loop is called: which arrays it writes and reads, and how far it reaches."""
+    """How one loop is called: which arrays it writes and reads, how far it reaches, whether it takes a strip."""
 
     name: str
     writes: tuple[str, ...]
     reads: tuple[str, ...]
     coordinates: tuple[str, ...]
     margin: int
+    in_strips: bool
 
 
 @dataclass(frozen=True)
@@ -163,13 +164,13 @@ class Bound:
         self.kernel, self.blocks, self.out, self.scales, self.empty = kernel, blocks, out or {}, scales, empty
         self.xp, self.dtype = backend.namespace(some), some.dtype
         self.shape = tuple(n - 2 * kernel.halo for n in some.shape)
-        self.in_strips = self.xp is np and len(self.shape) > 2  # a device has no such cache
         self.along = {axis: self.xp.asarray(positions[axis], dtype=self.dtype) for axis in kernel.coordinates}
         for axis, places in self.along.items():
             _checked(f"positions along {axis}", places, (some.shape[kernel.axes.index(axis)],), self.dtype)
         self.arrays = {name: _checked(name, blocks[name], some.shape, self.dtype) for name in kernel.inputs}
         host = self.xp is np
         self.calls = kernel.calls if host else kernel.device_calls
+        self.in_strips = host and self.calls[-1].in_strips  # a device has no such cache
         self.functions = _load_host(kernel.host) if host else _load_device(kernel.device, self.dtype.char)
 
     def scalars(self, parameters: Mapping[str, float]) -> Any:
@@ -267,7 +268,9 @@ def _compile(program: Program, updates: tuple[Update, ...]) -> Kernel:
 
 
 def _calls_of(loops: Sequence[Loop]) -> tuple[_Call, ...]:
-    return tuple(_Call(loop.name, loop.writes, loop.reads, loop.coordinates, loop.margin) for loop in loops)
+    return tuple(
+        _Call(loop.name, loop.writes, loop.reads, loop.coordinates, loop.margin, loop.in_strips) for loop in loops
+    )
 
 
 def _checked(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 #: Bytes of a strip of one array, ghost layers and all: equations have few, and the many of a family would make strips
 #: so narrow that what lies around them would cost more than the cache saves.
 STRIP_BYTES = 2 << 20
-#: A strip is so many times as wide as its ghost layers are deep at the least, as these are evaluated twice.
+#: A strip is so many times as wide as its ghost layers are deep, as these are evaluated twice; before the strips of a
+#: tile are made as wide as each other.
 LEAST_WIDTH = 4
 
 
