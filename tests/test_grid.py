@@ -157,6 +157,8 @@ def test_missing_coordinate_is_named() -> None:
     [
         ({"spacing": 2.0}, "spaced by 1, but its attribute spacing says 2"),
         ({"spacing": 1.00001}, "attribute spacing"),
+        ({"spacing": 0.4}, "spaced by 1, but its attribute spacing says 0.4.*del ds"),
+        ({"spacing": 0.0}, "attribute spacing is 0.0; it must be"),
         ({"spacing": "wide"}, "attribute spacing is 'wide'"),
         ({"location": "edge"}, "'cell' or 'node'"),
     ],
@@ -166,12 +168,15 @@ def test_bad_attributes_are_named(attrs: dict[str, object], message: str) -> Non
         Grid.from_dataset(axis_dataset(np.arange(4.0), **attrs))
 
 
-def test_thinned_axis_needs_its_spacing_dropped() -> None:
-    thin = dataset({"c": np.zeros(8)}).isel(x=slice(None, None, 2))
-    with pytest.raises(ValueError, match="del ds"):
-        Grid.from_dataset(thin)
-    del thin["x"].attrs["spacing"]
-    assert Grid.from_dataset(thin).spacing == (2.0,)
+@pytest.mark.parametrize("step", [2, 3])
+def test_thinned_and_coarsened_axes_have_the_spacing_of_their_values(step: int) -> None:
+    ds = dataset({"c": np.zeros((7, 60))}, spacing={"y": 1.0, "x": 0.1})
+    thin = Grid.from_dataset(ds.isel(y=slice(None, None, step), x=slice(1, None, step)))
+    assert thin.spacing == pytest.approx((step, 0.1 * step), rel=1e-15)
+    assert thin.origin == pytest.approx((0.5, 0.15), rel=1e-12)
+    coarse = Grid.from_dataset(ds.coarsen(x=step).mean())
+    assert coarse.spacing == pytest.approx((1.0, 0.1 * step), rel=1e-15)
+    assert coarse.origin == pytest.approx((0.5, 0.05 * step), rel=1e-12)
 
 
 def test_units_must_agree() -> None:

@@ -153,7 +153,8 @@ class Grid:
         ----------
         ds
             Dataset or array with one numeric, increasing, even coordinate per spatial dim. The attributes
-            ``spacing``, ``location`` and ``units`` of a coordinate are read where present.
+            ``spacing``, ``location`` and ``units`` of a coordinate are read where present. Values that are a whole
+            number of these spacings apart, as those of ``ds.isel(x=slice(None, None, 2))`` are, have their own.
 
         Raises
         ------
@@ -342,11 +343,12 @@ def _stated_spacing(attrs: Mapping[str, Any], dim: str) -> float | None:
     if "spacing" not in attrs:
         return None
     try:
-        return float(attrs["spacing"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"coordinate {dim!r}: attribute spacing is {attrs['spacing']!r}; it must be a number"
-        ) from error
+        spacing = float(attrs["spacing"])
+    except (TypeError, ValueError):
+        spacing = math.nan
+    if not 0 < spacing < math.inf:
+        raise ValueError(f"coordinate {dim!r}: attribute spacing is {attrs['spacing']!r}; it must be a positive number")
+    return spacing
 
 
 def _even_spacing(values: np.ndarray, resolution: float, dim: str, stated: float | None) -> float:
@@ -364,9 +366,11 @@ def _even_spacing(values: np.ndarray, resolution: float, dim: str, stated: float
         )
     if stated is None:
         return mean
-    if not math.isclose(stated, mean, rel_tol=1e-6, abs_tol=2 * rounding / (values.size - 1)):
+    # isel and coarsen leave attributes as they were: values a whole number of spacings apart were thinned out by them
+    kept = stated * max(round(mean / stated), 1)
+    if not math.isclose(kept, mean, rel_tol=1e-6, abs_tol=2 * rounding / (values.size - 1)):
         raise ValueError(
             f"coordinate {dim!r} is spaced by {mean:.9g}, but its attribute spacing says {stated:.9g}; "
-            f"where the axis was thinned out on purpose, del ds[{dim!r}].attrs['spacing']"
+            f"where the values are right, del ds[{dim!r}].attrs['spacing']"
         )
-    return stated
+    return kept
