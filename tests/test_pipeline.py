@@ -123,3 +123,13 @@ def test_one_job_fails_while_others_of_its_item_go_on() -> None:
             shared.end(0)
         shared.give_up()
         assert done == ["slow"]
+
+
+def test_jobs_begin_as_soon_as_they_are_made() -> None:
+    """Threads do not wait for whoever reads, writes and keeps the order."""
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        shared = SharedOut(pool.submit)
+        shared.prepare(0, lambda: [begun.set])
+        assert begun.wait(5)
+        shared.end(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, wait
 from typing import Any
 
@@ -90,14 +90,13 @@ class SharedOut:
 
     def __init__(self, submit: Callable[[Callable[[], Any]], Future[Any]]) -> None:
         self._submit = submit
-        self._prepared: dict[int, Future[Sequence[Callable[[], None]]]] = {}
+        self._prepared: dict[int, Future[list[Future[None]]]] = {}
         self._going: dict[int, list[Future[None]]] = {}
 
-    def prepare(self, k: int, work: Callable[[], Sequence[Callable[[], None]]]) -> None:
-        """Have the jobs of an item made by a thread, while others are at those of the one before."""
-        self._prepared[k] = self._submit(work)
-        if k - 1 in self._prepared:
-            self._share_out(k - 1)
+    def prepare(self, k: int, work: Callable[[], Iterable[Callable[[], None]]]) -> None:
+        """Have the jobs of an item made by a thread, and done, while others are at those of the one before."""
+        # shared out by who made them: threads that waited for the caller to do that would be idle after every item
+        self._prepared[k] = self._submit(lambda: [self._submit(job) for job in work()])
 
     def begin(self, k: int, jobs: Iterable[Callable[[], None]]) -> None:
         """Have the jobs of an item done."""
@@ -106,19 +105,19 @@ class SharedOut:
     def end(self, k: int) -> None:
         """Wait until an item is done."""
         if k in self._prepared:
-            self._share_out(k)
+            self._going[k] = self._prepared[k].result()
+            del self._prepared[k]
         wait(self._going[k])  # what has begun is known to :meth:`give_up` until all of it has ended
         for job in self._going.pop(k):
             job.result()
 
-    def _share_out(self, k: int) -> None:
-        self.begin(k, self._prepared[k].result())
-        del self._prepared[k]
-
     def give_up(self) -> None:
         """Wait until nobody works any more."""
-        futures: list[Future[Any]] = [*self._prepared.values()]
-        for future in itertools.chain(futures, *self._going.values()):
+        going = [*self._going.values()]
+        for prepared in self._prepared.values():
+            if not prepared.cancel() and prepared.exception() is None:
+                going.append(prepared.result())
+        for future in itertools.chain(*going):
             future.cancel() or future.exception()
 
 
