@@ -182,6 +182,20 @@ def test_going_ahead_is_for_threads_that_have_the_memory(limit: str, threads: in
     assert (plan.tier, plan.threads, plan.ahead) == ("spilled", threads, ahead)
 
 
+@pytest.mark.parametrize(
+    ("size", "limit", "fewest", "most"),
+    [(256, "60MB", 6, 50), (512, "1GB", 16, 16), (1024, "1GB", 16, 30), (1024, "8GB", 16, 16)],
+)
+def test_pencils_are_about_as_wide_as_each_other_and_no_wider_than_they_gain_by(
+    size: int, limit: str, fewest: int, most: int
+) -> None:
+    problem = problem_256(shape=(size,) * 3, columns=size, mode_bytes=(size // 2 + 1) * 8)
+    plan = planning.spill(problem, parse_bytes(limit), 2, 0, routes(problem))
+    count = len(split(size, plan.pencil_columns))
+    assert fewest <= count <= most
+    assert len(split(size, plan.pencil_columns - 1)) > count
+
+
 @pytest.mark.parametrize("threads", [1, 2, 16])
 @pytest.mark.parametrize("limit", ["120MB", "300MB", "600MB", "900MB", "2GB"])
 def test_no_number_of_threads_would_be_faster(limit: str, threads: int) -> None:

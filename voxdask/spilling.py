@@ -5,6 +5,7 @@ Integers only; no array, no dask.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,6 +16,9 @@ from voxdask.windows import Chain, aligned, sweep
 FILE_BYTES = 64 << 20
 #: Slabs and pencils that a sweep is cut into at the least, so that reading, work and writing overlap.
 LEAST_PARTS = 6
+#: Bytes of a pencil, and pencils of a sweep, beyond which wider ones gain nothing: lines along the first axis lie on so
+#: many pages already, and nothing else is done while the first pencil is read and the last one written.
+PENCIL_BYTES, MOST_PENCILS = 32 << 20, 16
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def cut(
     """
     size = shape[0]
     most_rows = max(1, min(size // LEAST_PARTS, FILE_BYTES // row_bytes))
-    most_columns = max(1, columns // LEAST_PARTS) if route.pencils else 1
+    wide_enough = max(columns // MOST_PENCILS, PENCIL_BYTES // column_bytes)
+    most_columns = max(1, min(columns // LEAST_PARTS, wide_enough)) if route.pencils else 1
 
     def rows_fit(wide: int, rows: int) -> bool:
         held = max(window_bytes(route, size, rows, ahead), fill_slabs * rows * row_bytes)
@@ -164,6 +169,7 @@ def cut(
     wide = _largest(most_columns, columns_fit)
     if wide == 0:
         return None
+    wide = math.ceil(columns / math.ceil(columns / wide))  # as many pencils, all about as wide
     return Cut(route, rows, wide, max(at_hand, pencil_bytes(route, column_bytes, wide, ahead)), ahead)
 
 
