@@ -179,6 +179,11 @@ def test_thinned_and_coarsened_axes_have_the_spacing_of_their_values(step: int) 
     assert coarse.origin == pytest.approx((0.5, 0.05 * step), rel=1e-12)
 
 
+def test_the_spacing_of_numbered_voxels_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match=r"spaced by 1, but its attribute spacing says 0\.5"):
+        Grid.from_dataset(axis_dataset(np.arange(4), spacing=0.5))
+
+
 def test_units_must_agree() -> None:
     ds = dataset({"c": np.zeros((3, 3))}, unit="um")
     ds.x.attrs["units"] = "mm"

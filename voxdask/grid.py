@@ -153,7 +153,7 @@ class Grid:
         ----------
         ds
             Dataset or array with one numeric, increasing, even coordinate per spatial dim. The attributes
-            ``spacing``, ``location`` and ``units`` of a coordinate are read where present. Values that are a whole
+            ``spacing``, ``location`` and ``units`` of a coordinate are read where present. Floats that are a whole
             number of these spacings apart, as those of ``ds.isel(x=slice(None, None, 2))`` are, have their own.
 
         Raises
@@ -366,8 +366,9 @@ def _even_spacing(values: np.ndarray, resolution: float, dim: str, stated: float
         )
     if stated is None:
         return mean
-    # isel and coarsen leave attributes as they were: values a whole number of spacings apart were thinned out by them
-    kept = stated * max(round(mean / stated), 1)
+    # isel and coarsen leave attributes as they were: values a whole number of spacings apart were thinned out by them;
+    # not so integers, which number voxels
+    kept = stated * (max(round(mean / stated), 1) if resolution else 1)
     if not math.isclose(kept, mean, rel_tol=1e-6, abs_tol=2 * rounding / (values.size - 1)):
         raise ValueError(
             f"coordinate {dim!r} is spaced by {mean:.9g}, but its attribute spacing says {stated:.9g}; "

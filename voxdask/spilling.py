@@ -16,9 +16,9 @@ from voxdask.windows import Chain, aligned, sweep
 FILE_BYTES = 64 << 20
 #: Slabs and pencils that a sweep is cut into at the least, so that reading, work and writing overlap.
 LEAST_PARTS = 6
-#: Bytes of a pencil, and pencils of a sweep, beyond which wider ones gain nothing: lines along the first axis lie on so
-#: many pages already, and nothing else is done while the first pencil is read and the last one written.
-PENCIL_BYTES, MOST_PENCILS = 32 << 20, 16
+#: Wide pencils, of more than so many bytes, are so many at the least: nothing else is done while the first is read and
+#: the last one written. Narrow ones would make files small.
+PENCIL_BYTES, WIDE_PENCILS = 32 << 20, 16
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def cut(
     """
     size = shape[0]
     most_rows = max(1, min(size // LEAST_PARTS, FILE_BYTES // row_bytes))
-    wide_enough = max(columns // MOST_PENCILS, PENCIL_BYTES // column_bytes)
-    most_columns = max(1, min(columns // LEAST_PARTS, wide_enough)) if route.pencils else 1
+    widest = max(columns // WIDE_PENCILS, PENCIL_BYTES // column_bytes)
+    most_columns = max(1, min(columns // LEAST_PARTS, widest)) if route.pencils else 1
 
     def rows_fit(wide: int, rows: int) -> bool:
         held = max(window_bytes(route, size, rows, ahead), fill_slabs * rows * row_bytes)
