@@ -20,6 +20,8 @@ from pathlib import Path
 VALUE, HALO, TRANSFORMS = 4, 2, 0.75
 #: Rows of the field that a spilled run needs memory for at the least: what `vd.plan` says at 4096^3.
 LEAST_ROWS = 55
+#: Share of a machine's memory that runs are planned for.
+PLANNED = 0.8
 #: Seconds of the scheduler for a task, which no number of workers shortens: a round number of Dask's documentation.
 TASK = 1e-3
 
@@ -98,9 +100,11 @@ def chunked(n: int, machine: Machine) -> Step:
 
 
 def spilled(n: int, machine: Machine) -> Step:
-    """The state is read and written once, the spectrum twice."""
-    moved = 2 * n * (n + 2 * HALO) ** 2 * VALUE + 4 * n**2 * (n + 2) * VALUE
-    held = LEAST_ROWS * (n + 2 * HALO) ** 2 * VALUE
+    """The state is read and written once; the spectrum twice, but for what stays in the memory that is left."""
+    held, spectrum = LEAST_ROWS * (n + 2 * HALO) ** 2 * VALUE, n**2 * (n + 2) * VALUE
+    resident = min(max(PLANNED * machine.memory - held, 0), spectrum)
+    moved = 2 * n * (n + 2 * HALO) ** 2 * VALUE + 4 * (spectrum - resident)
+    held += resident
     return Step("spilled", arithmetic(n, machine), moved / machine.disk, 0.0, moved, held)
 
 
@@ -109,7 +113,7 @@ def step(n: int, machine: Machine) -> Step | None:
     ways = [chunked(n, machine)] if machine.workers > 1 else [block(n, machine)]
     if machine.disk:
         ways.append(spilled(n, machine))
-    return next((way for way in ways if way.memory <= 0.8 * machine.memory), None)
+    return next((way for way in ways if way.memory <= PLANNED * machine.memory), None)
 
 
 def table() -> Iterator[str]:
@@ -142,8 +146,8 @@ def check(measured: Path) -> Iterator[str]:
         foreseen = {f"block, {n}^3": block(n, here)}
         for name in rows:
             if name.startswith(f"the disk alone, {n}^3"):
-                moved = spilled(n, replace(here, disk=1.0)).moved
-                disk = replace(here, disk=moved / (rows[name] * n**3 * 1e-9))
+                limited = replace(here, disk=1.0, memory=found["limit"] / PLANNED)
+                disk = replace(limited, disk=spilled(n, limited).moved / (rows[name] * n**3 * 1e-9))
                 foreseen[name.replace("the disk alone", "step")] = spilled(n, disk)
         for name, made in foreseen.items():
             if name in rows:

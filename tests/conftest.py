@@ -68,6 +68,8 @@ def small_runs_spill(monkeypatch: pytest.MonkeyPatch) -> None:
         routes = options["routes"]()
         route = routes[next(depths) % len(routes)] if memory_limit == DEEP else routes[-1]
         plan = replace(planning.spill(problem, 1 << 50, threads, 0, [route]), ahead=next(aheads))
+        # no column of a spectrum stays in memory, half of them do, or all
+        plan = replace(plan, resident_columns=problem.columns * (memory_limit - 1) // 2)
         if memory_limit == THIN:
             plan = replace(plan, slab_rows=1, pencil_columns=1, chunk_rows=1, save_rows=1, rows=1, columns=1)
         return replace(plan, memory_limit=1 << 50)

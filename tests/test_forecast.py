@@ -101,10 +101,16 @@ def made_up() -> xr.Dataset:
     return vd.dataset({"c": np.random.default_rng(0).uniform(0.4, 0.6, (66, 40, 48)).astype(np.float32)})
 
 
-@pytest.mark.parametrize("stepper", ["imex", "sbdf2", "rk4", "rkc2"])
-def test_bytes_to_and_from_the_disk(stepper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("stepper", "limit", "resident"),
+    [("imex", "20MB", "some"), ("imex", "21MB", "all"), ("sbdf2", "21MB", "some"), ("rk4", "21MB", "no"),
+     ("rkc2", "21MB", "no")],
+)  # fmt: skip
+def test_bytes_to_and_from_the_disk(
+    stepper: str, limit: str, resident: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bytes that go to and from files in 16 steps more, and what lies in files, against what was foreseen."""
-    model, ds, limit = vd.models.CahnHilliard(), made_up(), "21MB"
+    model, ds = vd.models.CahnHilliard(), made_up()
     moved, stored, transfer = list[int](), list[int](), ChunkFiles._transfer
 
     def count(self: ChunkFiles, index: Any, offset: int, block: np.ndarray, call: Any) -> None:
@@ -120,6 +126,7 @@ def test_bytes_to_and_from_the_disk(stepper: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys.modules["voxdask.simulate"], "_rates", lambda *given: None)
     options: dict[str, Any] = {"stepper": stepper, "memory_limit": limit}
     plan, totals = vd.plan(model, ds, store=tmp_path, **options), []
+    assert resident == {0: "no", plan.problem.columns: "all"}.get(plan.resident_columns, "some")
     for steps in (16, 32):
         moved.clear(), stored.clear()
         path = tmp_path / f"run{steps}.zarr"

@@ -16,8 +16,8 @@ ROWS = """
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential
     steppers.adaptive steppers.tableau steppers.tsit5 steppers
-    recycler halo transforms pencil system tiles passes block deferred rehearsal storage at_hand pipeline streamed
-    slabs graph chunked
+    recycler halo transforms pencil system tiles passes block deferred rehearsal storage at_hand resident pipeline
+    streamed slabs graph chunked
     prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
     models.gray_scott models.smoothed_boundary models.multiphase models

@@ -77,11 +77,15 @@ def check(plan: planning.Plan, limit: int, threads: int) -> None:
     assert planning.OVERHEAD_BYTES <= plan.memory_bytes <= limit == plan.memory_limit
     assert (plan.disk_bytes > 0) == (plan.tier == "spilled")
     if plan.tier == "spilled":
-        route = next(r for r in routes(problem) if r.depth == plan.depth)
+        streamed, resident = problem.columns - plan.resident_columns, plan.resident_columns
+        route = next(r for r in routes(problem) if r.depth == plan.depth).narrowed(streamed, problem.columns)
+        assert 0 <= resident <= problem.columns * problem.spectral
+        stays = problem.fields * problem.spectra * problem.shape[0] * resident * problem.mode_bytes
         held = window_bytes(route, size, plan.slab_rows, plan.ahead), pencil_bytes(
             route, size * problem.mode_bytes, plan.pencil_columns, plan.ahead
         )
-        assert max(held) <= plan.hand_bytes <= plan.memory_bytes - planning.OVERHEAD_BYTES
+        held = held if streamed else held[:1]
+        assert max(held) <= plan.hand_bytes <= plan.memory_bytes - planning.OVERHEAD_BYTES - stays
         assert plan.batch == route.steps
     assert plan.reason and plan.tier in str(plan) and plan.reason in str(plan)
 
@@ -99,8 +103,9 @@ def test_a_plan_fits(problem: Problem, limit: int, threads: int, chunked: bool) 
 
 def seconds_of(plan: Plan) -> float:
     """What a step of a spilled run costs, on paper."""
-    route = next(r for r in routes(plan.problem) if r.depth == plan.depth)
-    found = Cut(route, plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead)
+    columns, resident = plan.problem.columns, plan.resident_columns
+    route = next(r for r in routes(plan.problem) if r.depth == plan.depth).narrowed(columns - resident, columns)
+    found = Cut(route, plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead, resident)
     return spilled_seconds(plan.problem, found, plan.threads, plan.rows, plan.columns)
 
 
@@ -194,6 +199,23 @@ def test_pencils_are_about_as_wide_as_each_other_and_no_wider_than_they_gain_by(
     count = len(split(size, plan.pencil_columns))
     assert fewest <= count <= most
     assert len(split(size, plan.pencil_columns - 1)) > count
+
+
+def test_columns_stay_in_memory_that_has_room_for_them() -> None:
+    """The more of them, the more memory there is; then less is moved, and what is planned takes less time."""
+    problem = problem_256(shape=(512,) * 3, columns=512, mode_bytes=257 * 8)
+    limits = ["150MB", "400MB", "700MB", "1GB"]
+    plans = [make_plan(problem, memory_limit=parse_bytes(limit), threads=2) for limit in limits]
+    for plan in plans:
+        check(plan, plan.memory_limit, 2)
+    resident = [plan.resident_columns for plan in plans]
+    assert resident == sorted(resident) and resident[0] == 0 < resident[1] and resident[-1] == 512
+    assert f"; {resident[1]} of 512 stay in memory" in str(plans[1]) and "stay" not in str(plans[0])
+    disk, seconds = [plan.disk_bytes for plan in plans], [seconds_of(plan) for plan in plans]
+    assert disk == sorted(disk, reverse=True) and seconds == sorted(seconds, reverse=True)
+    least = planning.spill(problem, parse_bytes("1GB"), 2, 0, routes(problem))
+    assert 1 <= (least.disk_bytes - plans[-1].disk_bytes) / problem.spectrum_bytes <= 1.2  # whole files of last slabs
+    assert least.slab_rows >= plans[-1].slab_rows
 
 
 @pytest.mark.parametrize("threads", [1, 2, 16])

@@ -37,9 +37,12 @@ def test_bytes_that_are_moved(paper: ModuleType, tmp_path: Path) -> None:
     machine = replace(paper.MACHINES[0], workers=4)
     chunked = vd.plan(MODEL, volume(96), chunks=24)
     assert paper.chunked(96, machine).moved == pytest.approx(chunked.traffic_bytes, rel=0.01)
-    spilled = vd.plan(MODEL, volume(96), memory_limit="30MB", store=tmp_path)
-    assert spilled.tier == "spilled"
-    assert paper.spilled(96, machine).moved == pytest.approx(spilled.traffic_bytes, rel=0.01)
+    spilled = vd.plan(MODEL, volume(96), memory_limit="25MB", store=tmp_path)
+    assert (spilled.tier, spilled.resident_columns) == ("spilled", 0)
+    assert paper.spilled(96, replace(machine, memory=0)).moved == pytest.approx(spilled.traffic_bytes, rel=0.01)
+    roomy = vd.plan(MODEL, volume(96), memory_limit="33MB", store=tmp_path)
+    assert (roomy.tier, roomy.resident_columns) == ("spilled", 96)
+    assert paper.spilled(96, machine).moved == pytest.approx(roomy.traffic_bytes, rel=0.01)
 
 
 def test_bytes_of_memory(paper: ModuleType) -> None:
@@ -52,7 +55,7 @@ def test_bytes_of_memory(paper: ModuleType) -> None:
         vd.plan(MODEL, volume(4096), memory_limit="1GB", measure=False)
     least = float(str(caught.value).split(" takes ")[1].split()[0]) * 1e9
     # the number of threads decides how many rows are filled or saved at once
-    assert paper.spilled(4096, machine).memory == pytest.approx(least, rel=0.25)
+    assert paper.spilled(4096, replace(machine, memory=0)).memory == pytest.approx(least, rel=0.25)
 
 
 def test_the_page_shows_what_the_model_says(paper: ModuleType) -> None:

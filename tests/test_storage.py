@@ -43,7 +43,7 @@ def make_rows(kind: str, folder: Path, names: tuple[str, ...], shape: tuple[int,
 def make_spectra(kind: str, folder: Path, transform: GridTransform, rows: int, columns: int) -> Any:
     if kind == "memory":
         return storage.SpectraInMemory(transform)
-    files = storage.SpectraInFiles(maker(folder), transform, rows, columns)
+    files = storage.SpectraInFiles(maker(folder), transform, rows, columns, transform.spectrum_shape[1])
     return storage.Staged(files) if kind == "staged" else files
 
 

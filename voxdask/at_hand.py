@@ -19,10 +19,13 @@ class Window:
     """The rows that are at hand: slabs in slots of one piece of memory, which every sweep cuts up anew.
 
     A slab of a state or of constants has ghost layers; those along the first axis only where it is reached beyond.
+    A slab of spectra is without the columns that are `resident` elsewhere: the first ones.
     """
 
-    def __init__(self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: Any) -> None:
-        self.system, self.depth, self.sweep, self.memory = system, depth, sweep, memory
+    def __init__(
+        self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: Any, resident: int = 0
+    ) -> None:
+        self.system, self.depth, self.sweep, self.memory, self.resident = system, depth, sweep, memory, resident
         self.numbers = {id(stream): s for s, stream in enumerate(streams)}
         self.kinds = [stream.kind for stream in streams]
         self.ghosts = sweep.chain.ghosts
@@ -104,7 +107,8 @@ class Window:
         system, kind, width = self.system, self.kinds[s], self.sweep.chain.widths[s]
         names = system.constants if kind == "constants" else system.fields
         if kind == "spectra":
-            shape, dtype = (rows, *system.transform.spectrum_shape[1:]), system.transform.spectrum_dtype
+            _, columns, *rest = system.transform.spectrum_shape
+            shape, dtype = (rows, columns - self.resident, *rest), system.transform.spectrum_dtype
         else:
             shape, dtype = (rows, *(n + 2 * self.depth for n in system.grid.shape[1:])), system.dtype
         apart = aligned(rows * width.held)

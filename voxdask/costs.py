@@ -125,6 +125,7 @@ def pencils_seconds(
     threads: int,
     rates: Rates,
     ahead: int = 0,
+    resident: int = 0,
 ) -> float:
     """Seconds of transforms along the first axis, of spectra that are streamed.
 
@@ -142,13 +143,17 @@ def pencils_seconds(
     rates : Rates
     ahead : int
         Slabs under way when another is begun.
+    resident : int
+        Columns, of all these, that stay in memory.
     """
-    seconds = 0.0
+    seconds, streamed = 0.0, columns - resident
     for read, written in transforms:
         moved = (read + written) * column_bytes * rates.moved
         at_work = _at_work(shares(wide, tile_columns, threads, ahead), threads, ahead)
-        seconds += columns * (rates.through + moved) / at_work + moved * wide / 2
-        pencils = math.ceil(columns / wide)
+        seconds += (columns * rates.through + streamed * moved) / at_work
+        if not resident:  # while the first pencil is read and the last one written, nothing else is to be done
+            seconds += moved * wide / 2
         # every crossing is written by a slab, read and written by a pencil, and read by a slab
-        seconds += pencils * (rates.turn + 4 * slabs * rates.file / threads)
+        seconds += math.ceil(streamed / wide) * (rates.turn + 4 * slabs * rates.file / threads)
+        seconds += math.ceil(resident / wide) * rates.turn
     return seconds

@@ -33,7 +33,10 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
     Plan
     """
     if plan.tier == "spilled":
-        cut = Cut(_route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead)
+        cut = Cut(
+            _route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead,
+            plan.resident_columns,
+        )  # fmt: skip
         seconds = spilled_seconds(plan.problem, cut, plan.threads, plan.rows, plan.columns, rates)
         return replace(with_traffic(plan, routes), step_seconds=seconds)
     route = routes[0]
@@ -59,7 +62,8 @@ def with_traffic(plan: Plan, routes: tuple[Route, ...]) -> Plan:
 
 
 def _route_of(plan: Plan, routes: tuple[Route, ...]) -> Route:
-    return next(route for route in routes if (route.depth, route.steps) == (plan.depth, plan.batch))
+    whole = next(route for route in routes if (route.depth, route.steps) == (plan.depth, plan.batch))
+    return whole.narrowed(plan.problem.columns - plan.resident_columns, plan.problem.columns)
 
 
 def _seconds_in_memory(plan: Plan, route: Route, rates: Rates) -> float:
@@ -76,7 +80,8 @@ def _streamed_bytes(plan: Plan, route: Route) -> int:
     """Bytes that the sweeps of a step read and write."""
     rows = sum(chain.traffic for chain in route.chains) * plan.problem.shape[0]
     spectra = sum(read + written for read, written in route.pencils)
-    return (rows + spectra * plan.problem.fields * plan.problem.spectrum_bytes) // route.steps
+    streamed = plan.problem.spectrum_row_bytes - plan.resident_columns * plan.problem.mode_bytes
+    return (rows + spectra * plan.problem.fields * plan.problem.shape[0] * streamed) // route.steps
 
 
 def _exchanged_bytes(plan: Plan, route: Route, slabs: int) -> int:

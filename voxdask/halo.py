@@ -59,6 +59,18 @@ class PieceRows:
         return ((max(lo, s), a[max(lo - s, 0) : hi - s]) for s, a in self.all if s < hi and s + len(a) > lo)
 
 
+class GatheredRows:
+    """Rows that are put together whenever they are asked for: ``gather(lo, hi)`` gives an array of them."""
+
+    unwrapped = False
+
+    def __init__(self, gather: Callable[[int, int], Any]) -> None:
+        self.gather = gather
+
+    def pieces(self, lo: int, hi: int) -> Iterable[tuple[int, Any]]:
+        return ((lo, self.gather(lo, hi)),)
+
+
 class PaddedRows:
     """Rows of an array that has ghost layers of its own, up to date; see :func:`refresh`."""
 

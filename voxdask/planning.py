@@ -12,7 +12,7 @@ from voxdask.costs import Rates, nominal, pencils_seconds, sweep_seconds
 from voxdask.spilling import Cut, Route, cut
 from voxdask.strips import strip_bytes
 from voxdask.units import format_bytes, format_seconds
-from voxdask.windows import AHEAD, Width
+from voxdask.windows import AHEAD, Width, aligned
 
 Tier = Literal["block", "chunked", "streamed", "spilled"]
 
@@ -28,6 +28,8 @@ SUM_TILE_BYTES = 1 << 18
 DEVICE_SUMS = 8
 #: Bytes of a run that do not grow with the grid: code, buffers of files, thread stacks.
 OVERHEAD_BYTES = 16 << 20
+#: Shares of all columns, of so many, that are thought of as staying in memory.
+RESIDENT_SHARES = 16
 #: Bytes of one chunk of a saved frame, before compression.
 FRAME_CHUNK_BYTES = 8 << 20
 #: Slabs of one field for each thread that saves a frame: what it holds, and what compressing them leaves behind.
@@ -103,7 +105,7 @@ class Problem:
     def stream_width(self, kind: Literal["state", "constants", "spectra"]) -> Width:
         """How wide all fields are, all constants, or all spectra."""
         if kind == "spectra":
-            return Width(self.fields, self.spectrum_row_bytes, self.spectrum_row_bytes)
+            return Width(self.fields, self.spectrum_row_bytes, self.spectrum_row_bytes, spectral=True)
         # they lie in storage as they are at hand, with ghost layers along all axes but the first
         return Width(self.fields if kind == "state" else self.constants, self.padded_row_bytes, self.padded_row_bytes)
 
@@ -168,6 +170,8 @@ class Plan:
         Foreseen for a step.
     device_bytes : int
         Projected peak on a GPU, if it runs on one.
+    resident_columns : int
+        Columns of spectra of a spilled run that stay in memory: the first ones.
     """
 
     tier: Tier
@@ -190,6 +194,7 @@ class Plan:
     step_seconds: float | None = None
     device_bytes: int = 0
     ahead: int = 0
+    resident_columns: int = 0
 
     @property
     def on_device(self) -> bool:
@@ -213,7 +218,7 @@ class Plan:
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.problem.shape))
-        per_voxel = self.memory_bytes / self.problem.voxels
+        per_voxel, resident = self.memory_bytes / self.problem.voxels, self.resident_columns
         lines = [
             ("tier", f"{self.tier}: {self.reason}"),
             ("grid", f"{shape} = {self.problem.voxels:,} voxels, {8 * self.problem.itemsize}-bit"),
@@ -222,7 +227,11 @@ class Plan:
                 f"{self.slab_rows} rows, worked on {self.rows} at a time by {self.threads} threads"
                 + (f", up to {self.ahead + 1} under way" if self.ahead else ""),
             ),
-            ("pencils", f"{self.pencil_columns} columns, worked on {self.columns} at a time"),
+            (
+                "pencils",
+                f"{self.pencil_columns} columns, worked on {self.columns} at a time"
+                + (f"; {resident} of {self.problem.columns} stay in memory" if resident else ""),
+            ),
             (
                 "memory",
                 f"{format_bytes(self.memory_bytes)} ({per_voxel:.2f} bytes per voxel) "
@@ -341,7 +350,7 @@ def make_plan(
     in_memory = memory_bytes(problem, tier, threads, rows, columns) + frame_bytes
     if in_memory > memory_limit:
         ways = routes()
-        return spill(problem, memory_limit, threads, in_memory, ways, rates() if len(ways) > 1 else None)
+        return spill(problem, memory_limit, threads, in_memory, ways, rates() if len(ways) > 1 else None, resident=True)
     size = problem.shape[0]
     if chunked:
         whole = min(size, chunk_rows or max(-(-size // (slabs_per_thread * threads)), problem.halo, 1))
@@ -378,8 +387,12 @@ def spill(
     in_memory: int,
     routes: Sequence[Route],
     rates: Rates | None = None,
+    *,
+    resident: bool = False,
 ) -> Plan:
     """The fastest of the thickest slabs and pencils that fit under a limit, by route and by how many threads.
+
+    If some columns of spectra may be `resident`, so are as many as are worth the memory that they take.
 
     Raises
     ------
@@ -397,14 +410,19 @@ def spill(
         tile = tile_bytes(problem, min(cache_rows, rows), min(cache_columns, columns), padded=False)
         return workers * tile * 5 // 4  # an allocator keeps some of what the threads of a trial had
 
-    def cut_for(route: Route, workers: int, limit: int, ahead: int = 0) -> Cut | None:
+    def resident_bytes(route: Route, columns: int) -> int:
+        return problem.fields * route.spectra * aligned(columns * problem.column_bytes)
+
+    def cut_for(route: Route, workers: int, limit: int, ahead: int = 0, kept: int = 0) -> Cut | None:
+        beside = fixed_bytes(workers, limit) + resident_bytes(route, kept)
+
         def budget(rows: int, columns: int) -> int:
-            return limit - fixed_bytes(workers, limit) - tiles(workers, rows, columns)
+            return limit - beside - tiles(workers, rows, columns)
 
         return cut(
             route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
             row_bytes=problem.padded_row_bytes, tile_rows=cache_rows, tile_columns=cache_columns, fill_slabs=workers,
-            ahead=ahead, budget=budget,
+            ahead=ahead, budget=budget, resident=kept,
         )  # fmt: skip
 
     def save_rows(workers: int, limit: int) -> int:
@@ -421,23 +439,30 @@ def spill(
         for workers, route, ahead in ways
         if (workers > 1 or not ahead) and (found := cut_for(route, workers, memory_limit, ahead))
     ]
+
+    def seconds(each: tuple[int, Cut]) -> float:
+        return spilled_seconds(problem, each[1], each[0], cache_rows, cache_columns, rates)
+
     if cuts:
-        workers, best = min(
-            cuts, key=lambda each: spilled_seconds(problem, each[1], each[0], cache_rows, cache_columns, rates)
-        )
+        workers, best = min(cuts, key=seconds)
+        if resident and problem.spectral:
+            shares = {problem.columns * share // RESIDENT_SHARES for share in range(1, RESIDENT_SHARES + 1)} - {0}
+            more = (cut_for(best.route, workers, memory_limit, best.ahead, kept) for kept in sorted(shares))
+            workers, best = min([(workers, best), *((workers, found) for found in more if found)], key=seconds)
         rows, columns, route = best.rows, best.columns, best.route
         thin = (min(cache_rows, rows), min(cache_columns, columns))
         total = fixed_bytes(workers, memory_limit) + tiles(workers, *thin) + best.bytes
+        total += resident_bytes(route, best.resident)
         save = save_rows(workers, memory_limit)
         # files are whole chunks, the last one of a row of them too
-        height, width = _whole(problem.shape[0], rows), _whole(problem.columns, columns)
+        height, width = _whole(problem.shape[0], rows), _whole(problem.columns - best.resident, columns)
         disk = (route.states * problem.fields + problem.constants) * height * problem.padded_row_bytes
         disk += 2 * route.kept * problem.fields * _whole(problem.shape[0], save) * problem.row_bytes
         disk += problem.fields * problem.spectra * height * width * problem.mode_bytes
         reason = f"{format_bytes(in_memory)} would not fit into {format_bytes(memory_limit)}"
         return Plan(
             "spilled", problem, workers, *thin, rows, columns, route.depth, route.steps, best.bytes, save, save, total,
-            disk, memory_limit, reason, ahead=best.ahead,
+            disk, memory_limit, reason, ahead=best.ahead, resident_columns=best.resident,
         )  # fmt: skip
     power = next(1 << k for k in range(20, 63) if any(cut_for(route, 1, 1 << k) for route in routes))
     needed = least(power // 2, power, lambda limit: any(cut_for(route, 1, limit) for route in routes))
@@ -457,11 +482,11 @@ def spilled_seconds(
         sweep_seconds(chain, problem.shape[0], found.rows, tile_rows, threads, rates, found.ahead)
         for chain in route.chains
     )
-    columns = problem.fields * problem.columns
-    slabs = math.ceil(problem.shape[0] / found.rows)
+    slabs, fields = math.ceil(problem.shape[0] / found.rows), problem.fields
     seconds += pencils_seconds(
-        route.pencils, columns, problem.column_bytes, found.columns, tile_columns, slabs, threads, rates, found.ahead
-    )
+        route.pencils, fields * problem.columns, problem.column_bytes, found.columns, tile_columns, slabs, threads,
+        rates, found.ahead, fields * found.resident,
+    )  # fmt: skip
     return seconds / route.steps
 
 

@@ -6,13 +6,13 @@ A chunk is a slab of some rows, or a pencil of some columns of modes. These are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from voxdask import backend, halo, passes, tiles
-from voxdask.halo import PieceRows
+from voxdask.halo import GatheredRows, PieceRows
 from voxdask.kernels import Filter, Kernel
 from voxdask.passes import Context
 from voxdask.pencil import split
@@ -167,7 +167,7 @@ def finish(context: Context, pending: Pending, start: int, stop: int, own: tuple
     finished = {}
     for name, pencils in pending["columns"].items():
         kernel, like = pending["kernels"][name], pencils[0][0][1]
-        spectrum = _Gathered(system, pending["pencils"], [PieceRows(pieces) for pieces in pencils], like)
+        spectrum = _gathered(system, pending["pencils"], [PieceRows(pieces) for pieces in pencils], like)
         out = _empty((stop - start, *system.grid.shape[1:]), system.dtype, like)
         weight = system.weights.get(name)
         weights = PieceRows(pending["weights"][weight.field]) if weight else None
@@ -183,24 +183,20 @@ def finish(context: Context, pending: Pending, start: int, stop: int, own: tuple
     return finished
 
 
-class _Gathered:
+def _gathered(
+    system: System, ranges: Sequence[tuple[int, int]], pencils: Sequence[PieceRows], like: Any
+) -> GatheredRows:
     """Rows of a spectrum that lies in pencils."""
 
-    unwrapped = False
-
-    def __init__(
-        self, system: System, ranges: Sequence[tuple[int, int]], pencils: Sequence[PieceRows], like: Any
-    ) -> None:
-        self.system, self.ranges, self.pencils, self.like = system, ranges, pencils, like
-
-    def pieces(self, lo: int, hi: int) -> Iterable[tuple[int, Any]]:
-        transform = self.system.transform
-        shape = (hi - lo, *transform.spectrum_shape[1:])
-        tile = _workspace.empty("spectrum", shape, transform.spectrum_dtype, self.like)
-        for (first, last), rows in zip(self.ranges, self.pencils, strict=True):
+    def gather(lo: int, hi: int) -> Any:
+        shape = (hi - lo, *system.transform.spectrum_shape[1:])
+        tile = _workspace.empty("spectrum", shape, system.transform.spectrum_dtype, like)
+        for (first, last), rows in zip(ranges, pencils, strict=True):
             for row, piece in rows.pieces(lo, hi):
                 tile[row - lo : row - lo + len(piece), first:last] = piece
-        return ((lo, tile),)
+        return tile
+
+    return GatheredRows(gather)
 
 
 def update_slab(context: Context, pending: Pending, lo: int, hi: int) -> dict[str, Any]:

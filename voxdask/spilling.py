@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from voxdask.windows import Chain, aligned, sweep
@@ -51,6 +51,20 @@ class Route:
     states: int
     kept: int
 
+    def narrowed(self, streamed: int, columns: int) -> Route:
+        """The route if only so many of all columns of spectra are streamed."""
+        if streamed == columns:
+            return self
+        chains, every = (
+            tuple(chain.narrowed(streamed, columns) for chain in chains) for chains in (self.chains, self.all_chains)
+        )
+        return replace(self, chains=chains, all_chains=every)
+
+    @property
+    def spectra(self) -> int:
+        """Spectra of a pencil that are at hand while it is transformed."""
+        return max((max(pair) for pair in self.pencils), default=0)
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -65,6 +79,8 @@ class Cut:
         Of the rows and pencils at hand.
     ahead : int
         Slabs under way when another is begun.
+    resident : int
+        Columns of the spectra of every field that stay in memory: the first ones.
     """
 
     route: Route
@@ -72,6 +88,7 @@ class Cut:
     columns: int
     bytes: int
     ahead: int
+    resident: int = 0
 
 
 @lru_cache(maxsize=1024)
@@ -102,8 +119,7 @@ def pencils_held(ahead: int) -> int:
 
 def pencil_bytes(route: Route, column_bytes: int, columns: int, ahead: int) -> int:
     """Bytes of the pencils that a route holds at once."""
-    spectra = max((max(pair) for pair in route.pencils), default=0)
-    return pencils_held(ahead) * spectra * aligned(columns * column_bytes)
+    return pencils_held(ahead) * route.spectra * aligned(columns * column_bytes)
 
 
 def cut(
@@ -118,6 +134,7 @@ def cut(
     fill_slabs: int,
     ahead: int,
     budget: Callable[[int, int], int],
+    resident: int = 0,
 ) -> Cut | None:
     """The thickest slabs and widest pencils of a route under a limit.
 
@@ -138,13 +155,16 @@ def cut(
         Slabs under way when another is begun.
     budget : callable
         ``budget(rows, columns)`` gives the bytes that are left for what is at hand beside tiles of that size.
+    resident : int
+        Columns of the spectrum that stay in memory, which the budget has been told; only the others are streamed.
 
     Returns
     -------
     Cut, optional
         None if no slabs fit, however thin.
     """
-    size = shape[0]
+    size, streamed = shape[0], columns - resident
+    route = route.narrowed(streamed, columns)
     most_rows = max(1, min(size // LEAST_PARTS, FILE_BYTES // row_bytes))
     widest = max(columns // WIDE_PENCILS, PENCIL_BYTES // column_bytes)
     most_columns = max(1, min(columns // LEAST_PARTS, widest)) if route.pencils else 1
@@ -163,14 +183,15 @@ def cut(
     rows -= rows % tile_rows if rows > tile_rows else 0  # whole tiles have the fewest rows around them
     at_hand = max(window_bytes(route, size, rows, ahead), fill_slabs * rows * row_bytes)
 
-    def columns_fit(wide: int) -> bool:
-        return max(at_hand, pencil_bytes(route, column_bytes, wide, ahead)) <= budget(rows, wide)
+    def hand_bytes(wide: int) -> int:
+        return max(at_hand, pencil_bytes(route, column_bytes, wide, ahead) if streamed else 0)
 
-    wide = _largest(most_columns, columns_fit)
+    wide = _largest(most_columns, lambda wide: hand_bytes(wide) <= budget(rows, wide))
     if wide == 0:
         return None
-    wide = math.ceil(columns / math.ceil(columns / wide))  # as many pencils, all about as wide
-    return Cut(route, rows, wide, max(at_hand, pencil_bytes(route, column_bytes, wide, ahead)), ahead)
+    cut_up = streamed or columns
+    wide = math.ceil(cut_up / math.ceil(cut_up / wide))  # as many pencils, all about as wide
+    return Cut(route, rows, wide, hand_bytes(wide), ahead, resident)
 
 
 def _largest(most: int, fits: Callable[[int], bool], rising: int = 1) -> int:

@@ -60,25 +60,29 @@ class RowsInFiles:
 
 
 class SpectraInFiles:
-    """Spectra in chunk files, each the crossing of a slab and a pencil; saved ones in whole pencils."""
+    """Spectra in chunk files, each the crossing of a slab and a pencil; saved ones in whole pencils.
 
-    def __init__(self, create: Callable[..., ChunkFiles], transform: GridTransform, rows: int, columns: int) -> None:
+    The columns of a spectrum are counted from the first that does not stay in memory: these are its `streamed` ones.
+    """
+
+    def __init__(
+        self, create: Callable[..., ChunkFiles], transform: GridTransform, rows: int, columns: int, streamed: int
+    ) -> None:
         self.create, self.transform, self.rows, self.columns = create, transform, rows, columns
+        self.streamed = streamed
         self.files: dict[str, ChunkFiles] = {}
         self._lock = threading.Lock()
 
     def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
-        files = self._crossings(name)
-        for first, last in split(files.shape[0], self.rows):
+        for first, last in split(self.transform.spectrum_shape[0], self.rows):
             a, b = max(lo, first), min(hi, last)
             for start, stop in self._pencils() if a < b else ():
                 index = self._index(first // self.rows, start)
-                files.read_chunk(index, out[a - lo : b - lo, start:stop], (a - first, b - first))
+                self._crossings(name).read_chunk(index, out[a - lo : b - lo, start:stop], (a - first, b - first))
 
     def write(self, name: str, lo: int, block: np.ndarray) -> None:
-        files = self._crossings(name)
         for start, stop in self._pencils():
-            files.write_chunk(self._index(lo // self.rows, start), block[:, start:stop])
+            self._crossings(name).write_chunk(self._index(lo // self.rows, start), block[:, start:stop])
 
     def read_columns(self, name: str, start: int, out: np.ndarray) -> None:
         files = self._crossings(name)
@@ -97,7 +101,7 @@ class SpectraInFiles:
         self._saved(name, number).write_chunk(self._index(0, start), block)
 
     def _pencils(self) -> list[tuple[int, int]]:
-        return split(self.transform.spectrum_shape[1], self.columns)
+        return split(self.streamed, self.columns)
 
     def _index(self, slab: int, start: int) -> tuple[int, ...]:
         return (slab, start // self.columns, *(0 for _ in self.transform.spectrum_shape[2:]))
@@ -112,7 +116,8 @@ class SpectraInFiles:
     def _made(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int) -> ChunkFiles:
         with self._lock:
             if name not in self.files:
-                self.files[name] = self.create(name, shape, (rows, self.columns, *shape[2:]), dtype)
+                whole = (shape[0], self.streamed, *shape[2:])
+                self.files[name] = self.create(name, whole, (rows, self.columns, *shape[2:]), dtype)
             return self.files[name]
 
 

@@ -21,13 +21,14 @@ from voxdask import backend, halo, passes, tiles, windows
 from voxdask.at_hand import Window, view
 from voxdask.costs import shares
 from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream, StreamedState, Sum
-from voxdask.halo import ArrayRows
+from voxdask.halo import ArrayRows, GatheredRows
 from voxdask.kernels import Filter, Update, update_of
 from voxdask.passes import Context
 from voxdask.pencil import split
 from voxdask.pipeline import SharedOut, at_once, pipeline
 from voxdask.planning import DEVICE_SUMS, Plan
 from voxdask.recycler import pages
+from voxdask.resident import ResidentSpectra
 from voxdask.spilling import pencils_ahead, pencils_held
 from voxdask.steppers.base import Terms
 from voxdask.storage import Rows, Spectra
@@ -76,7 +77,12 @@ class StreamedFields(Deferred):
             sum_rows=plan.sum_rows,
         )  # fmt: skip
         self.slabs = split(system.grid.shape[0], plan.slab_rows)
-        self.pencils = split(plan.problem.columns, plan.pencil_columns)
+        streamed = plan.problem.columns - plan.resident_columns
+        self.resident = ResidentSpectra(system.transform, plan.resident_columns, plan.pencil_columns)
+        self.pencils = _between(
+            split(plan.resident_columns, plan.pencil_columns),
+            [(plan.resident_columns + a, plan.resident_columns + b) for a, b in split(streamed, plan.pencil_columns)],
+        )
         self.workspace, self.finite = Workspace(), True
         self._threads = ThreadPoolExecutor(plan.threads, "voxdask")
         self._io = ThreadPoolExecutor(2, "voxdask-io")
@@ -99,7 +105,8 @@ class StreamedFields(Deferred):
 
     def width(self, kind: Kind) -> Width:
         """How wide a stream is."""
-        return self.plan.problem.stream_width(kind)
+        width, columns = self.plan.problem.stream_width(kind), self.plan.problem.columns
+        return width.narrowed(columns - self.plan.resident_columns, columns)
 
     def fill(self, block: Callable[[str, int, int], Any], time: float | None = None) -> StreamedState:
         """A state from ``block(name, lo, hi)``, rows of a field; at a `time` held nodes take their values."""
@@ -145,7 +152,8 @@ class StreamedFields(Deferred):
         """Run a chain in one sweep."""
         size, periodic = self.system.grid.shape[0], self.system.axes[0].periodic
         sweep = self._sweep(chain, size, self.plan.slab_rows, periodic, self.plan.ahead)
-        window = Window(self.system, self.operators.program.halo, streams, sweep, self._memory_of(sweep.peak_bytes))
+        memory = self._memory_of(sweep.peak_bytes)
+        window = Window(self.system, self.operators.program.halo, streams, sweep, memory, self.resident.columns)
         turns = sweep.turns
 
         @self._beside
@@ -195,7 +203,11 @@ class StreamedFields(Deferred):
         memory = self._memory_of(pencils * (1 + count) * one)
 
         def take(k: int) -> None:
-            start, stop = self.pencils[items[k][0]]
+            j, name = items[k]
+            start, stop = self.pencils[j]
+            if start < self.resident.columns:
+                held[k] = self.resident.pencil(name, start, count)
+                return
             rest = (stop - start, *transform.spectrum_shape[2:])
             modes = [((transform.modes_shape[0], *rest), transform.modes_dtype)] * count
             kinds = [((transform.spectrum_shape[0], *rest), transform.spectrum_dtype), *modes]
@@ -205,9 +217,11 @@ class StreamedFields(Deferred):
         @self._beside
         def load(k: int) -> None:
             (j, name), (pencil, *kept) = items[k], held[k]
-            self.spectra.read_columns(name, self.pencils[j][0], pencil)
+            if (start := self.pencils[j][0] - self.resident.columns) < 0:
+                return
+            self.spectra.read_columns(name, start, pencil)
             for number, block in enumerate(kept[:saved]):
-                self.spectra.read_saved(name, number, self.pencils[j][0], block)
+                self.spectra.read_saved(name, number, start, block)
 
         @self._beside
         def begin(k: int) -> None:
@@ -235,9 +249,11 @@ class StreamedFields(Deferred):
         @self._beside
         def store(k: int) -> None:
             (j, name), (pencil, *kept) = items[k], held[k]
-            self.spectra.write_columns(name, self.pencils[j][0], pencil)
+            if (start := self.pencils[j][0] - self.resident.columns) < 0:
+                return
+            self.spectra.write_columns(name, start, pencil)
             for number, block in enumerate(kept):
-                self.spectra.write_saved(name, number, self.pencils[j][0], block)
+                self.spectra.write_saved(name, number, start, block)
 
         def stored(k: int) -> None:
             del held[k]
@@ -318,7 +334,8 @@ class StreamedFields(Deferred):
 
             def keep(name: str, a: int, b: int, rows: Any) -> None:
                 assert link.spectra is not None
-                window.at(link.spectra, name, lo + a, lo + b)[...] = rows
+                self.resident.put(name, lo + a, rows)
+                window.at(link.spectra, name, lo + a, lo + b)[...] = rows[:, self.resident.columns :]
 
             stored = [made.stream is not None and made.stream.storage is not None for made in link.made]
             if not passes.advance(
@@ -333,7 +350,7 @@ class StreamedFields(Deferred):
     def _finish(self, link: Finish, window: Window, lo: int, hi: int) -> None:
         update = Update(len(link.terms), margin=self.operators.program.halo)
         for name in self.system.fields:
-            weight, spectrum = self.system.weights.get(name), ArrayRows(window.at(link.spectra, name, lo, hi), lo)
+            weight, spectrum = self.system.weights.get(name), self._spectrum(window, link.spectra, name, lo, hi)
             bases = {f"base0_{k}_{SUM}": window.at(stream, name, lo, hi) for k, (stream, _) in enumerate(link.terms)}
             passes.backward(
                 self.context, name, self.operators.update(name, update), lo, hi, spectrum, bases,
@@ -341,6 +358,21 @@ class StreamedFields(Deferred):
                 window.rows(link.constants, weight.field) if weight and link.constants else None,
                 link.end, window.at(link.made, name, lo, hi),
             )  # fmt: skip
+
+    def _spectrum(self, window: Window, stream: Stream, name: str, lo: int, hi: int) -> ArrayRows | GatheredRows:
+        """Rows of a spectrum, to be used up."""
+        streamed, size = window.at(stream, name, lo, hi), self.system.grid.shape[0]
+        if not self.resident.columns:  # where they are at hand
+            return ArrayRows(streamed, lo)
+
+        def gather(a: int, b: int) -> Any:
+            shape = (b - a, *self.system.transform.spectrum_shape[1:])
+            whole = self.workspace.empty("spectrum", shape, streamed.dtype, streamed)
+            self.resident.get(name, a % size, whole)
+            whole[:, self.resident.columns :] = streamed[a - lo : b - lo]
+            return whole
+
+        return GatheredRows(gather)
 
     def _sum(self, link: Sum, window: Window, lo: int, hi: int) -> None:
         for name in self.system.fields:
@@ -365,3 +397,10 @@ class StreamedFields(Deferred):
         """
         count = shares(size, width, self.plan.threads, self.plan.ahead) if self.like is None else min(size, parts)
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))
+
+
+def _between(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Both, evenly mixed, beginning with one of the former."""
+    places = {each: (k / len(some), 0) for k, each in enumerate(some)}
+    places |= {each: (k / len(others), 1) for k, each in enumerate(others)}
+    return sorted(places, key=lambda each: places[each])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -30,11 +30,20 @@ AHEAD = 2
 
 
 class Width(NamedTuple):
-    """How wide a stream is: its arrays, and bytes of a row of each as it is held and as it lies in storage."""
+    """How wide a stream is: its arrays, and bytes of a row of each as it is held and as it lies in storage.
+
+    Of a `spectral` stream some columns may stay in memory for good; then only the others are streamed.
+    """
 
     arrays: int
     held: int
     moved: int
+    spectral: bool = False
+
+    def narrowed(self, streamed: int, columns: int) -> Width:
+        """The width if only so many of all columns of spectra are streamed."""
+        held, moved = (size * streamed // columns for size in (self.held, self.moved))
+        return self._replace(held=held, moved=moved) if self.spectral else self
 
 
 class Use(NamedTuple):
@@ -84,6 +93,10 @@ class Chain:
     def traffic(self) -> int:
         """Bytes of a row that are read from storage and written to it."""
         return sum(self.widths[s].arrays * self.widths[s].moved for s in (*self.loaded, *self.stored))
+
+    def narrowed(self, streamed: int, columns: int) -> Chain:
+        """The chain if only so many of all columns of spectra are streamed."""
+        return replace(self, widths=tuple(width.narrowed(streamed, columns) for width in self.widths))
 
     @cached_property
     def ghosts(self) -> tuple[int, ...]:

@@ -1,0 +1,66 @@
+"""Columns of spectra that stay in memory from one sweep to the next, where the others are streamed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from voxdask.at_hand import view
+from voxdask.pencil import GridTransform, split
+from voxdask.recycler import pages
+from voxdask.windows import aligned
+
+
+class ResidentSpectra:
+    """The first columns of the spectrum of every field, in pencils that are transformed where they lie.
+
+    Parameters
+    ----------
+    transform : GridTransform
+    columns, wide : int
+        How many columns stay in memory, and how wide a pencil is.
+    """
+
+    def __init__(self, transform: GridTransform, columns: int, wide: int) -> None:
+        self.transform, self.columns, self.wide = transform, columns, wide
+        self._arrays: dict[tuple[str, int | None], list[np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def pencil(self, name: str, start: int, saved: int) -> list[np.ndarray]:
+        """Every row of the pencil that begins at a column, and of as many spectra that are saved."""
+        numbers: Sequence[int | None] = (None, *range(saved))
+        return [self._pencils(name, number)[start // self.wide] for number in numbers]
+
+    def put(self, name: str, lo: int, rows: Any) -> None:
+        """Overwrite rows from `lo` on by the first columns of these."""
+        for (start, stop), pencil in zip(split(self.columns, self.wide), self._pencils(name), strict=True):
+            pencil[lo : lo + len(rows)] = rows[:, start:stop]
+
+    def get(self, name: str, lo: int, out: Any) -> None:
+        """Copy rows from `lo` on to the first columns of `out`."""
+        for (start, stop), pencil in zip(split(self.columns, self.wide), self._pencils(name), strict=True):
+            out[:, start:stop] = pencil[lo : lo + len(out)]
+
+    def _pencils(self, name: str, number: int | None = None) -> list[np.ndarray]:
+        """Of the spectrum between two sweeps, or of one that was saved."""
+        transform, key = self.transform, (name, number)
+        with self._lock:
+            if key not in self._arrays:
+                rows, _, *rest = transform.spectrum_shape if number is None else transform.modes_shape
+                dtype = transform.spectrum_dtype if number is None else transform.modes_dtype
+                self._arrays[key] = _in_one_piece(split(self.columns, self.wide), rows, rest, dtype)
+            return self._arrays[key]
+
+
+def _in_one_piece(
+    ranges: Sequence[tuple[int, int]], rows: int, rest: Sequence[int], dtype: np.dtype[Any]
+) -> list[np.ndarray]:
+    """Arrays of so many columns, one after the other; each by itself, so that its rows lie close to each other."""
+    shapes = [(rows, stop - start, *rest) for start, stop in ranges]
+    sizes = [aligned(int(np.prod(shape)) * dtype.itemsize) for shape in shapes]
+    memory = pages(sum(sizes))
+    places = np.cumsum([0, *sizes])
+    return [view(memory, int(place), shape, dtype) for place, shape in zip(places, shapes, strict=False)]
