@@ -27,8 +27,8 @@ from voxdask.system import System, saved_by
 
 #: Bytes of fields and spectra that do not stay in any cache.
 _BEYOND_CACHE = 128 << 20
-#: Bytes that are written and read to measure a disk.
-_DISK_BYTES = 64 << 20
+#: Bytes that are written and read to measure a disk, at the most and at the least, and how often.
+_DISK_BYTES, _LEAST_DISK_BYTES, _DISK_ROUNDS = 64 << 20, 8 << 20, 3
 
 
 class _Timed(BlockFields):
@@ -188,31 +188,38 @@ def _disk_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
 
 
 def _moved_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
-    """Seconds of a thread for a byte to or from the disk, or that the disk takes, if that is more."""
-    block, there = np.ones(8 << 20, np.uint8), Path(folder)
+    """Seconds of a thread for a byte to or from files while all of them are at it; of the disk, if those are more."""
+    there = Path(folder)
     while not there.exists():
         there = there.parent
-    count = _DISK_BYTES // block.nbytes
+    # what is read and written lies beyond the cache, where all threads share the way to memory
+    parts = np.array_split(np.ones(min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES)), np.uint8), 8)
+    size = sum(part.nbytes for part in parts)
     working = plan.disk_bytes - 2 * plan.problem.fields * plan.problem.voxels * plan.problem.itemsize
     beyond = working > 0.5 * psutil.virtual_memory().available  # the two slots of checkpoints are not read again
     with tempfile.TemporaryDirectory(dir=there, prefix=".voxdask-trial-") as place:
-        files = [Path(place, str(k)) for k in range(count)]
-        for path in files:  # blocks are found for a file when it is first written, once in a run
-            path.write_bytes(block.data)
-        began = time.process_time(), time.perf_counter()
-        for path in files:
+        files = [Path(place, str(k)) for k in range(len(parts))]
+
+        def move(path: Path, part: np.ndarray) -> None:
             with path.open("r+b", buffering=0) as file:
-                file.write(block.data)
+                file.write(part.data)
             with path.open("rb", buffering=0) as file:
-                file.readinto(block.data)
-        thread = (time.process_time() - began[0]) / (2 * _DISK_BYTES)
+                file.readinto(part.data)
+
+        for path, part in zip(files, parts, strict=True):  # blocks are found for a file when it is first written
+            path.write_bytes(part.data)
+        with ThreadPoolExecutor(plan.threads) as threads:
+            began = time.process_time()
+            for _ in range(_DISK_ROUNDS):
+                list(threads.map(move, files, parts))
+            thread = (time.process_time() - began) / (_DISK_ROUNDS * 2 * size)
         if not beyond:
             return thread
-        began_disk = time.perf_counter()
-        for path in files:
+        began = time.perf_counter()
+        for path, part in zip(files, parts, strict=True):
             with path.open("r+b", buffering=0) as file:
-                file.write(block.data)
+                file.write(part.data)
                 os.fsync(file.fileno())
-        written = (time.perf_counter() - began_disk) / _DISK_BYTES
+        written = (time.perf_counter() - began) / size
     # half of the bytes are written; while the disk takes them, all threads may wait
     return max(thread, plan.threads * written / 2)
