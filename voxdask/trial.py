@@ -117,7 +117,8 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.P
         around=threads * around,
         forward=0.0,  # part of an evaluation
         finish=threads * per["finish"],
-        add=threads * per["sum"],
+        # who sums nothing up still copies rows of neighbours
+        add=threads * per["sum"] if tried.counts["sum"] else plan.problem.nominal_rates.add,
         through=threads * _column_seconds(prepared.system, plan, tried) if tried.filters else 0.0,
         moved=_disk_seconds(folder, plan) if folder is not None else 0.0,
         turn=TURN,
