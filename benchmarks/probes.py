@@ -208,8 +208,7 @@ def bare_disk(folder: str, plan: vd.Plan) -> float:
     """Seconds that files of the same number and size take to be read and written as often as in a step, and no more."""
     problem = plan.problem
     slabs = -(-problem.shape[0] // plan.slab_rows)
-    streamed = problem.columns - plan.resident_columns
-    crossings = slabs * -(-streamed // plan.pencil_columns) if problem.spectral else 0
+    crossings = slabs * -(-plan.streamed_columns // plan.pencil_columns) if problem.spectral else 0
     crossing = plan.slab_rows * plan.pencil_columns * problem.mode_bytes
     spectra = 4 * crossings * crossing  # both sweeps read and write all of them
     slab = plan.slab_rows * problem.padded_row_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import voxdask as vd
+from voxdask import backend
 from voxdask.boundary import Axis, End
 from voxdask.pencil import GridTransform, split
 from voxdask.resident import ResidentSpectra
+from voxdask.spilling import pencils_held
 
 
 def transform_of(shape: tuple[int, ...], first: str) -> GridTransform:
@@ -64,3 +68,32 @@ def test_none_stay(columns: int) -> None:
     resident.put("a", 0, rows)
     resident.get("a", 0, out := np.zeros_like(rows))
     assert (out[:, :columns] == 1).all() and (out[:, columns:] == 0).all()
+
+
+@given(stay=st.integers(0, 40), streamed=st.integers(0, 40), wide=st.integers(1, 9))
+def test_pencils_that_stay_are_among_the_others(stay: int, streamed: int, wide: int) -> None:
+    pencils = ResidentSpectra(transform_of((4, 80), "neumann"), stay, wide).between(streamed)
+    assert [k for pencil in sorted(pencils) for k in range(*pencil)] == list(range(stay + streamed))
+    kinds = [start < stay for start, _ in pencils]
+    assert all(stop <= stay for (_, stop), here in zip(pencils, kinds, strict=True) if here)
+    count = sum(kinds)
+    for place in range(len(kinds)):  # never more than one away from their share
+        assert abs(sum(kinds[:place]) - place * count / len(kinds)) <= 1
+
+
+@pytest.mark.parametrize(("limit", "ahead"), [("50MB", False), ("55MB", True)])
+def test_a_run_whose_spectra_all_stay(
+    limit: str, ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has memory at hand for slabs, and not for pencils on their way, of which there are none."""
+    monkeypatch.setattr(backend, "cpu_count", lambda: 2)
+    values = np.random.default_rng(0).uniform(0.4, 0.6, (512, 96, 64)).astype(np.float32)
+    model, ds = vd.models.CahnHilliard(eps=3.0), vd.dataset({"c": values})
+    options: dict[str, Any] = {"stepper": "imex", "memory_limit": limit}
+    plan = vd.plan(model, ds, measure=False, **options)
+    assert plan.tier == "spilled" and plan.resident_columns == plan.problem.columns
+    assert (plan.ahead > 0) == ahead
+    assert pencils_held(plan.ahead) * plan.pencil_columns * plan.problem.column_bytes > plan.hand_bytes
+    whole = vd.simulate(model, ds, dt=1e-2, steps=3, stepper="imex", progress=False)
+    spilled = vd.simulate(model, ds, dt=1e-2, steps=3, store=tmp_path / "run.zarr", progress=False, **options)
+    np.testing.assert_array_equal(spilled.c.values, whole.c.values)

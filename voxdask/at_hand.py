@@ -23,7 +23,7 @@ class Window:
     """
 
     def __init__(
-        self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: Any, resident: int = 0
+        self, system: System, depth: int, streams: Sequence[Stream], sweep: Sweep, memory: Any, resident: int
     ) -> None:
         self.system, self.depth, self.sweep, self.memory, self.resident = system, depth, sweep, memory, resident
         self.numbers = {id(stream): s for s, stream in enumerate(streams)}

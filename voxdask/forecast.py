@@ -63,7 +63,7 @@ def with_traffic(plan: Plan, routes: tuple[Route, ...]) -> Plan:
 
 def _route_of(plan: Plan, routes: tuple[Route, ...]) -> Route:
     whole = next(route for route in routes if (route.depth, route.steps) == (plan.depth, plan.batch))
-    return whole.narrowed(plan.problem.columns - plan.resident_columns, plan.problem.columns)
+    return whole.narrowed(plan.streamed_columns, plan.problem.columns)
 
 
 def _seconds_in_memory(plan: Plan, route: Route, rates: Rates) -> float:
@@ -80,8 +80,8 @@ def _streamed_bytes(plan: Plan, route: Route) -> int:
     """Bytes that the sweeps of a step read and write."""
     rows = sum(chain.traffic for chain in route.chains) * plan.problem.shape[0]
     spectra = sum(read + written for read, written in route.pencils)
-    streamed = plan.problem.spectrum_row_bytes - plan.resident_columns * plan.problem.mode_bytes
-    return (rows + spectra * plan.problem.fields * plan.problem.shape[0] * streamed) // route.steps
+    streamed = plan.problem.shape[0] * plan.streamed_columns * plan.problem.mode_bytes
+    return (rows + spectra * plan.problem.fields * streamed) // route.steps
 
 
 def _exchanged_bytes(plan: Plan, route: Route, slabs: int) -> int:

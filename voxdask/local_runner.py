@@ -202,8 +202,7 @@ class LocalRunner:
             rows = RowsInFiles({name: create(f"{label}_{name}", whole, chunks, system.dtype) for name in names})
             return rows if self.like is None else Staged(rows)
 
-        streamed = plan.problem.columns - plan.resident_columns
-        spectra = SpectraInFiles(create, system.transform, plan.slab_rows, plan.pencil_columns, streamed)
+        spectra = SpectraInFiles(create, system.transform, plan.slab_rows, plan.pencil_columns, plan.streamed_columns)
         return make, spectra if self.like is None else Staged(spectra)
 
     def _in_memory(self) -> tuple[Callable[[Sequence[str], str], Any], Any]:

@@ -197,6 +197,11 @@ class Plan:
     resident_columns: int = 0
 
     @property
+    def streamed_columns(self) -> int:
+        """Columns of spectra that do not stay in memory."""
+        return self.problem.columns - self.resident_columns
+
+    @property
     def on_device(self) -> bool:
         """Whether the run is one on a GPU."""
         return self.device_bytes > 0

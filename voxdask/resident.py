@@ -29,6 +29,17 @@ class ResidentSpectra:
         self._arrays: dict[tuple[str, int | None], list[np.ndarray]] = {}
         self._lock = threading.Lock()
 
+    def between(self, streamed: int) -> list[tuple[int, int]]:
+        """Pencils that stay, evenly among those of so many other columns, which are read and written meanwhile."""
+        stay = split(self.columns, self.wide)
+        others = [(self.columns + a, self.columns + b) for a, b in split(streamed, self.wide)]
+        places = [(k / len(ranges), each) for ranges in (stay, others) for k, each in enumerate(ranges)]
+        return [each for _, each in sorted(places)]
+
+    def give_up(self) -> None:
+        """Let the memory go."""
+        self._arrays.clear()
+
     def pencil(self, name: str, start: int, saved: int) -> list[np.ndarray]:
         """Every row of the pencil that begins at a column, and of as many spectra that are saved."""
         numbers: Sequence[int | None] = (None, *range(saved))

@@ -77,12 +77,8 @@ class StreamedFields(Deferred):
             sum_rows=plan.sum_rows,
         )  # fmt: skip
         self.slabs = split(system.grid.shape[0], plan.slab_rows)
-        streamed = plan.problem.columns - plan.resident_columns
         self.resident = ResidentSpectra(system.transform, plan.resident_columns, plan.pencil_columns)
-        self.pencils = _between(
-            split(plan.resident_columns, plan.pencil_columns),
-            [(plan.resident_columns + a, plan.resident_columns + b) for a, b in split(streamed, plan.pencil_columns)],
-        )
+        self.pencils = self.resident.between(plan.streamed_columns)
         self.workspace, self.finite = Workspace(), True
         self._threads = ThreadPoolExecutor(plan.threads, "voxdask")
         self._io = ThreadPoolExecutor(2, "voxdask-io")
@@ -94,6 +90,7 @@ class StreamedFields(Deferred):
         self._threads.shutdown(cancel_futures=True)
         self._io.shutdown(cancel_futures=True)
         self._memory = pages(0)
+        self.resident.give_up()
 
     def new_storage(self) -> Rows:
         """Storage for a state."""
@@ -105,8 +102,7 @@ class StreamedFields(Deferred):
 
     def width(self, kind: Kind) -> Width:
         """How wide a stream is."""
-        width, columns = self.plan.problem.stream_width(kind), self.plan.problem.columns
-        return width.narrowed(columns - self.plan.resident_columns, columns)
+        return self.plan.problem.stream_width(kind).narrowed(self.plan.streamed_columns, self.plan.problem.columns)
 
     def fill(self, block: Callable[[str, int, int], Any], time: float | None = None) -> StreamedState:
         """A state from ``block(name, lo, hi)``, rows of a field; at a `time` held nodes take their values."""
@@ -200,7 +196,7 @@ class StreamedFields(Deferred):
         held: dict[int, list[Any]] = {}
         one = aligned(self.plan.problem.column_bytes * self.plan.pencil_columns)
         pencils = pencils_held(self.plan.ahead)
-        memory = self._memory_of(pencils * (1 + count) * one)
+        memory = self._memory_of(pencils * (1 + count) * one if self.plan.streamed_columns else 0)
 
         def take(k: int) -> None:
             j, name = items[k]
@@ -397,10 +393,3 @@ class StreamedFields(Deferred):
         """
         count = shares(size, width, self.plan.threads, self.plan.ahead) if self.like is None else min(size, parts)
         return list(itertools.pairwise(size * k // count for k in range(count + 1)))
-
-
-def _between(some: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Both, evenly mixed, beginning with one of the former."""
-    places = {each: (k / len(some), 0) for k, each in enumerate(some)}
-    places |= {each: (k / len(others), 1) for k, each in enumerate(others)}
-    return sorted(places, key=lambda each: places[each])
