@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from voxdask import planning
+from voxdask.costs import Rates
 from voxdask.pencil import split
 from voxdask.planning import Plan, Problem, spilled_seconds
 from voxdask.spilling import Cut, Route, pencil_bytes, window_bytes
@@ -101,12 +103,12 @@ def test_a_plan_fits(problem: Problem, limit: int, threads: int, chunked: bool) 
     assert plan.tier in ("spilled", "chunked" if chunked else "block")
 
 
-def seconds_of(plan: Plan) -> float:
+def seconds_of(plan: Plan, rates: Rates | None = None) -> float:
     """What a step of a spilled run costs, on paper."""
     columns, resident = plan.problem.columns, plan.resident_columns
     route = next(r for r in routes(plan.problem) if r.depth == plan.depth).narrowed(columns - resident, columns)
     found = Cut(route, plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead, resident)
-    return spilled_seconds(plan.problem, found, plan.threads, plan.rows, plan.columns)
+    return spilled_seconds(plan.problem, found, plan.threads, plan.rows, plan.columns, rates)
 
 
 @settings(max_examples=200)
@@ -234,6 +236,18 @@ def test_no_number_of_threads_would_be_faster(limit: str, threads: int) -> None:
         except MemoryError:
             continue
         assert seconds_of(best) <= seconds_of(other)
+
+
+@pytest.mark.parametrize("ns", [0.0, 0.1, 0.2, 0.4, 0.8, 1.6])
+def test_of_ways_that_are_alike_the_shallowest_is_taken(ns: float) -> None:
+    """Rates are measured, and differ a little each time; a plan and its run should not."""
+    problem = problem_256(shape=(512,) * 3, spectra=0)
+    rates = replace(problem.nominal_rates, moved=ns * 1e-9)
+    alone = [planning.spill(problem, 10**9, 2, 0, [route], rates) for route in routes(problem)]
+    seconds = [seconds_of(plan, rates) for plan in alone]
+    plan = planning.spill(problem, 10**9, 2, 0, routes(problem), rates)
+    assert plan.depth == next(p.depth for p, s in zip(alone, seconds, strict=True) if s <= 1.05 * min(seconds))
+    assert seconds_of(plan, rates) <= 1.05 * min(seconds)
 
 
 @pytest.mark.parametrize(("halo", "limit"), [(3, 1_100_000_000), (6, 2_400_000_000)])

@@ -30,6 +30,8 @@ DEVICE_SUMS = 8
 OVERHEAD_BYTES = 16 << 20
 #: Shares of all columns, of so many, that are thought of as staying in memory.
 RESIDENT_SHARES = 16
+#: Ways whose times are measured to be as close as this are alike: measured again, the other may be the faster.
+ALIKE = 1.05
 #: Bytes of one chunk of a saved frame, before compression.
 FRAME_CHUNK_BYTES = 8 << 20
 #: Slabs of one field for each thread that saves a frame: what it holds, and what compressing them leaves behind.
@@ -449,7 +451,9 @@ def spill(
         return spilled_seconds(problem, each[1], each[0], cache_rows, cache_columns, rates)
 
     if cuts:
-        workers, best = min(cuts, key=seconds)
+        # of those alike the first, of few evaluations in a sweep, so that a run takes the way that was planned
+        longest = min(map(seconds, cuts)) * (ALIKE if rates else 1)
+        workers, best = next(each for each in cuts if seconds(each) <= longest)
         if resident and problem.spectral:
             shares = {problem.columns * share // RESIDENT_SHARES for share in range(1, RESIDENT_SHARES + 1)} - {0}
             more = (cut_for(best.route, workers, memory_limit, best.ahead, kept) for kept in sorted(shares))
