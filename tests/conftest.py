@@ -20,6 +20,8 @@ import xarray as xr
 
 import voxdask as vd
 from voxdask import backend, kernels, planning
+from voxdask.plans import Plan
+from voxdask.problem import Problem
 from voxdask.transport import device
 from voxdask.windows import AHEAD
 
@@ -62,7 +64,7 @@ def small_runs_spill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan a run under one of the limits above as what it stands for; real ones are far larger."""
     depths, aheads = itertools.count(), itertools.cycle([AHEAD, 0])
 
-    def make_plan(problem: planning.Problem, *, memory_limit: int, threads: int, **options: Any) -> planning.Plan:
+    def make_plan(problem: Problem, *, memory_limit: int, threads: int, **options: Any) -> Plan:
         if memory_limit not in (THIN, THICK, DEEP):
             return planning.make_plan(problem, memory_limit=memory_limit, threads=threads, **options)
         routes = options["routes"]()

@@ -15,6 +15,8 @@ import xarray as xr
 
 import voxdask as vd
 from voxdask import backend, device_planning, planning
+from voxdask.plans import Plan
+from voxdask.problem import Problem
 
 #: Kernels of one stage, and a compiler of C, round otherwise than numba's do.
 TOLERANCES = {"float32": 2e-5, "float64": 1e-12}
@@ -193,7 +195,7 @@ def test_what_streams_through_a_device_agrees_with_the_host(case: Any, gpu: fake
 def small_runs_spill_on_a_device(monkeypatch: pytest.MonkeyPatch, small_runs_spill: None) -> None:
     """Spill what has no room under one of the limits of conftest; real ones are far larger."""
 
-    def spill(problem: planning.Problem, memory_limit: int, threads: int, held: int, routes: Any) -> planning.Plan:
+    def spill(problem: Problem, memory_limit: int, threads: int, held: int, routes: Any) -> Plan:
         limit = 1 << 50 if memory_limit == conftest.THICK else memory_limit
         return planning.spill(problem, limit, threads, held, routes)
 

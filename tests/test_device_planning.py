@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 import voxdask as vd
 from voxdask.device_planning import block_bytes, plan_on_device, turn_bytes
 from voxdask.equation import equation_of
-from voxdask.planning import OVERHEAD_BYTES, Plan, Problem, spilled_seconds
+from voxdask.planning import OVERHEAD_BYTES, spilled_seconds
+from voxdask.plans import Plan
+from voxdask.problem import Problem
 from voxdask.rehearsal import routes
 from voxdask.spilling import Cut, Route
 from voxdask.steppers import Stepper, stepper_of

@@ -18,7 +18,9 @@ from voxdask import forecast as forecasting
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.costs import Rates
 from voxdask.forecast import forecast
-from voxdask.planning import Plan, Problem, make_plan
+from voxdask.planning import make_plan
+from voxdask.plans import Plan
+from voxdask.problem import Problem
 from voxdask.spilling import Route
 from voxdask.windows import Chain, Link, Use
 

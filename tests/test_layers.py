@@ -10,8 +10,8 @@ import pytest
 import voxdask
 
 ROWS = """
-    backend units clients windows grid sources tiff images boundary costs strips spilling planning device_planning
-    members chunkfiles frames store
+    backend units clients windows grid sources tiff images boundary costs strips spilling problem plans
+    planning device_planning members chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops kernels familykernel attributes equation
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential

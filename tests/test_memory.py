@@ -46,11 +46,17 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.parametrize(
-    ("stepper", "limit", "times"), [("imex", "48MB", 8), ("rk4", "48MB", 8), ("tsit5", "48MB", 8), ("imex", "200MB", 2)]
+    ("stepper", "rows", "size", "limit", "times"),
+    [
+        ("imex", 1536, 256, "48MB", 8),
+        ("rk4", 3072, 128, "24MB", 8),
+        ("tsit5", 3072, 128, "24MB", 8),
+        ("imex", 1536, 256, "200MB", 2),
+    ],
 )
-def test_spilled_run_stays_below_its_limit(tmp_path, stepper, limit, times):
+def test_spilled_run_stays_below_its_limit(tmp_path, stepper, rows, size, limit, times):
     """A field of many times the limit, in a process of its own; with memory enough, two slabs are worked on at once."""
-    command = [sys.executable, "-c", SCRIPT, "1536", "256", limit, str(tmp_path), stepper]
+    command = [sys.executable, "-c", SCRIPT, str(rows), str(size), limit, str(tmp_path), stepper]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["tier"] == "spilled"

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from voxdask import planning
 from voxdask.costs import Rates
 from voxdask.pencil import split
-from voxdask.planning import Plan, Problem, spilled_seconds
+from voxdask.planning import spilled_seconds
+from voxdask.plans import Plan
+from voxdask.problem import Problem
 from voxdask.spilling import Cut, Route, pencil_bytes, window_bytes
 from voxdask.units import format_bytes, parse_bytes
 from voxdask.windows import AHEAD, Chain, Link, Use
@@ -67,7 +69,7 @@ def routes(problem: Problem) -> list[Route]:
     return found
 
 
-def check(plan: planning.Plan, limit: int, threads: int) -> None:
+def check(plan: Plan, limit: int, threads: int) -> None:
     problem = plan.problem
     size = problem.shape[0]
     assert 1 <= plan.threads <= threads

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import voxdask as vd
-from voxdask import planning, tiles
+from voxdask import planning, problem, tiles
 
 SHAPE = (7, 6, 5)
 DIMS = ("z", "y", "x")
@@ -147,6 +147,7 @@ def tiles_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(tiles, "MOST_LINES", 0)
         monkeypatch.setattr(tiles, "LEAST_LINES", 0)
         monkeypatch.setattr(planning, "TILE_BYTES", 1)
+        monkeypatch.setattr(problem, "TILE_BYTES", 1)
     return str(request.param)
 
 

@@ -22,7 +22,7 @@ from voxdask.equation import dt
 from voxdask.grid import Grid
 from voxdask.kernels import compile_filter
 from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, split
-from voxdask.planning import Problem, tile_bytes
+from voxdask.problem import Problem, tile_bytes
 from voxdask.tiles import MOST_LINES
 
 PAIRS = ["periodic", "neumann", "dirichlet", ("neumann", "dirichlet"), ("dirichlet", "neumann")]

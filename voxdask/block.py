@@ -17,7 +17,7 @@ from voxdask.halo import ArrayRows, PaddedRows, Rows
 from voxdask.kernels import Filter, Kernel, Update
 from voxdask.passes import Context
 from voxdask.pencil import split
-from voxdask.planning import DEVICE_SUMS, Plan
+from voxdask.plans import DEVICE_SUMS, Plan
 from voxdask.steppers.base import RATE, Target, Terms
 from voxdask.system import SUM, Operators, System, saved_by
 from voxdask.tiles import Workspace

@@ -22,7 +22,7 @@ from voxdask.graph import Value
 from voxdask.kernels import Filter, Kernel, Update
 from voxdask.passes import Context
 from voxdask.pencil import split
-from voxdask.planning import Plan
+from voxdask.plans import Plan
 from voxdask.slabs import (
     Pending,
     Pieces,

@@ -10,7 +10,7 @@ from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.inputs import combine, look_rows
 from voxdask.passes import Context
-from voxdask.planning import Plan
+from voxdask.plans import Plan
 from voxdask.prepare import Prepared
 from voxdask.runner import NotFiniteError, history_name, states_in
 from voxdask.slabs import clear_memory, finite_slab, start_slab

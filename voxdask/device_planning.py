@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from voxdask.costs import Rates
-from voxdask.planning import OVERHEAD_BYTES, Plan, Problem, least, spill, spilled_seconds
+from voxdask.planning import OVERHEAD_BYTES, least, spill, spilled_seconds
+from voxdask.plans import Plan
+from voxdask.problem import Problem
 from voxdask.spilling import FILE_BYTES, Cut, Route, cut, window_bytes
 from voxdask.units import format_bytes
 

@@ -16,8 +16,10 @@ from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.equation import Equation
 from voxdask.kernels import Kernel, compile_program
 from voxdask.lowering import Program, adjoint, cotangent_name, lower, tangent, tangent_name
-from voxdask.planning import Plan, Problem, make_plan
+from voxdask.planning import make_plan
+from voxdask.plans import Plan
 from voxdask.prepare import Prepared, on_grid, prepare, to_host_dtype, wrap
+from voxdask.problem import Problem
 
 #: Lazy results do not ask how much memory there is: whoever computes them schedules.
 _PLENTY = 1 << 62

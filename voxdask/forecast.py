@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from voxdask.costs import Rates
-from voxdask.planning import Plan, spilled_seconds
+from voxdask.planning import spilled_seconds
+from voxdask.plans import Plan
 from voxdask.spilling import Cut, Route
 
 #: What tasks cost beyond the work that is in them: seconds of a thread for each, or of the one scheduler of a cluster.

@@ -14,7 +14,7 @@ from voxdask.block import BlockFields
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.inputs import combine, look_rows, reader, require_finite
 from voxdask.pencil import split
-from voxdask.planning import Plan
+from voxdask.plans import Plan
 from voxdask.prepare import Prepared
 from voxdask.runner import NotFiniteError, history_name, states_in
 from voxdask.steppers import Stepper

@@ -19,7 +19,8 @@ from voxdask.chunked_runner import ChunkedRunner
 from voxdask.control import Memory
 from voxdask.local_runner import LocalRunner
 from voxdask.march import March
-from voxdask.planning import Plan, has_room_for_chunks
+from voxdask.planning import has_room_for_chunks
+from voxdask.plans import Plan
 from voxdask.prepare import Prepared, empty_frames, wrap
 from voxdask.report import PeakMemory, Report, Stopwatch
 from voxdask.runner import Runner, history_name

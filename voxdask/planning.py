@@ -1,31 +1,22 @@
-"""How a run is cut up: tier, slabs, pencils and projected bytes. Integers only; no array, no dask."""
+"""Which way a run takes: tier, tiles, slabs and pencils that fit under a limit. Integers only; no array, no dask."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from voxdask.costs import Rates, nominal, pencils_seconds, sweep_seconds
+from voxdask.costs import Rates, pencils_seconds, sweep_seconds
+from voxdask.plans import Plan, Tier
+from voxdask.problem import TILE_BYTES, Problem, tile_bytes
 from voxdask.spilling import Cut, Route, cut
-from voxdask.strips import strip_bytes
-from voxdask.units import format_bytes, format_seconds
-from voxdask.windows import AHEAD, Width, aligned
+from voxdask.units import format_bytes
+from voxdask.windows import AHEAD, aligned
 
-Tier = Literal["block", "chunked", "streamed", "spilled"]
-
-#: Bytes of one field, or of one spectrum's columns, that are worked on at once: so few that they stay in cache.
-TILE_BYTES = 1 << 20
-#: The same for rows of a field that lies in memory: thicker tiles share more of their ghost rows.
+#: As TILE_BYTES, for rows of a field that lies in memory: thicker tiles share more of their ghost rows.
 MEMORY_TILE_BYTES = 8 << 20
 #: Tiles of a field in memory for each thread at the least, so that none waits long for the others.
 TILES_PER_THREAD = 4
-#: The same for sums of fields, which have nothing to share, and take as much again for what is between.
-SUM_TILE_BYTES = 1 << 18
-#: Parts of a block or slab on a device that are summed up one after the other.
-DEVICE_SUMS = 8
 #: Bytes of a run that do not grow with the grid: code, buffers of files, thread stacks.
 OVERHEAD_BYTES = 16 << 20
 #: Shares of all columns, of so many, that are thought of as staying in memory.
@@ -34,249 +25,10 @@ RESIDENT_SHARES = 16
 ALIKE = 1.05
 #: Bytes of one chunk of a saved frame, before compression.
 FRAME_CHUNK_BYTES = 8 << 20
+#: Copies of a chunk while it is saved: without ghost layers, compressed, and as it is handed to the file.
+FRAME_COPIES = 3
 #: Slabs of one field for each thread that saves a frame: what it holds, and what compressing them leaves behind.
 SAVE_SLABS = 6
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a plan depends on.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Voxels along each axis.
-    itemsize : int
-        Bytes of one value: 4 or 8.
-    fields : int
-        Unknowns.
-    constants : int
-        Auxiliary fields and coefficients that vary in space.
-    inner : int
-        Intermediate arrays of the right-hand side.
-    halo : int
-        Depth of the ghost layers.
-    registers : int
-        Copies of the state that a stepper holds at once.
-    spectra : int
-        Spectra of the state that a stepper holds at once; 0 if it does not transform.
-    columns : int
-        Columns of a spectrum: modes along the second axis.
-    mode_bytes : int
-        Bytes of one row and column of the spectrum.
-    """
-
-    shape: tuple[int, ...]
-    itemsize: int
-    fields: int
-    constants: int
-    inner: int
-    halo: int
-    registers: int
-    spectra: int
-    columns: int
-    mode_bytes: int
-
-    @property
-    def spectral(self) -> bool:
-        """Whether the stepper transforms."""
-        return self.spectra > 0
-
-    @property
-    def voxels(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row (a plane of a volume) of one field."""
-        return self.voxels // self.shape[0] * self.itemsize
-
-    @property
-    def padded_row_bytes(self) -> int:
-        return math.prod(n + 2 * self.halo for n in self.shape[1:]) * self.itemsize
-
-    @property
-    def padded_bytes(self) -> int:
-        """Bytes of one field with ghost layers."""
-        return (self.shape[0] + 2 * self.halo) * self.padded_row_bytes
-
-    @property
-    def spectrum_row_bytes(self) -> int:
-        return self.columns * self.mode_bytes if self.spectral else 0
-
-    def stream_width(self, kind: Literal["state", "constants", "spectra"]) -> Width:
-        """How wide all fields are, all constants, or all spectra."""
-        if kind == "spectra":
-            return Width(self.fields, self.spectrum_row_bytes, self.spectrum_row_bytes, spectral=True)
-        # they lie in storage as they are at hand, with ghost layers along all axes but the first
-        return Width(self.fields if kind == "state" else self.constants, self.padded_row_bytes, self.padded_row_bytes)
-
-    @property
-    def column_bytes(self) -> int:
-        """Bytes of one column of the spectrum, also when a transform that halves the first axis makes it complex."""
-        return (self.shape[0] + 2) * self.mode_bytes
-
-    @property
-    def nominal_rates(self) -> Rates:
-        """What parts of a step are taken to cost before anything is measured."""
-        voxels = self.voxels // self.shape[0]
-        return nominal(voxels, self.voxels // self.columns, self.fields, 1 + self.inner, self.halo)
-
-    @property
-    def spectrum_bytes(self) -> int:
-        return self.shape[0] * self.spectrum_row_bytes
-
-
-#: Where the traffic of a tier goes.
-_TRAFFIC = {
-    "block": "to and from memory",
-    "chunked": "between slabs and pencils",
-    "streamed": "to and from the GPU",
-    "spilled": "to and from the disk",
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How :func:`voxdask.simulate` will run, and what that takes.
-
-    Attributes
-    ----------
-    tier : {"block", "chunked", "streamed", "spilled"}
-        One block in memory; Dask chunks; from host memory through a GPU, or files, a few slabs at a time.
-    problem : Problem
-    threads : int
-    rows, columns : int
-        What is worked on at once: few enough to stay in cache.
-    slab_rows, pencil_columns : int
-        What is read and written at once: as thick as the memory has room for.
-    depth : int
-        Most evaluations of the right-hand side in one sweep.
-    batch : int
-        Steps that are taken before a state is asked for.
-    ahead : int
-        Slabs of a streamed run under way when another is begun.
-    hand_bytes : int
-        Of the rows and pencils that a streamed run has at hand.
-    chunk_rows, save_rows : int
-        Thickness of the chunks that frames are saved in, and of those that every thread may save at once.
-    memory_bytes : int
-        Projected peak beside the caller's arrays.
-    disk_bytes : int
-        Projected size of the working files, without frames.
-    memory_limit : int
-    reason : str
-    traffic_bytes : int, optional
-        Foreseen for a step: to and from the disk, between workers, or to and from memory, by tier.
-    step_seconds : float, optional
-        Foreseen for a step.
-    device_bytes : int
-        Projected peak on a GPU, if it runs on one.
-    resident_columns : int
-        Columns of spectra of a spilled run that stay in memory: the first ones.
-    """
-
-    tier: Tier
-    problem: Problem
-    threads: int
-    rows: int
-    columns: int
-    slab_rows: int
-    pencil_columns: int
-    depth: int
-    batch: int
-    hand_bytes: int
-    chunk_rows: int
-    save_rows: int
-    memory_bytes: int
-    disk_bytes: int
-    memory_limit: int
-    reason: str
-    traffic_bytes: int | None = None
-    step_seconds: float | None = None
-    device_bytes: int = 0
-    ahead: int = 0
-    resident_columns: int = 0
-
-    @property
-    def streamed_columns(self) -> int:
-        """Columns of spectra that do not stay in memory."""
-        return self.problem.columns - self.resident_columns
-
-    @property
-    def on_device(self) -> bool:
-        """Whether the run is one on a GPU."""
-        return self.device_bytes > 0
-
-    @property
-    def streams(self) -> bool:
-        """Whether only a few slabs are at hand."""
-        return self.tier in ("streamed", "spilled")
-
-    @property
-    def transform_rows(self) -> int:
-        """Rows of a field that are transformed at once on the host."""
-        return transform_rows(self.problem, self.rows)
-
-    @property
-    def sum_rows(self) -> int:
-        """Rows of a field that are summed up at once."""
-        return max(min(self.rows, SUM_TILE_BYTES // self.problem.row_bytes), 1)
-
-    def __str__(self) -> str:
-        shape = " x ".join(map(str, self.problem.shape))
-        per_voxel, resident = self.memory_bytes / self.problem.voxels, self.resident_columns
-        lines = [
-            ("tier", f"{self.tier}: {self.reason}"),
-            ("grid", f"{shape} = {self.problem.voxels:,} voxels, {8 * self.problem.itemsize}-bit"),
-            (
-                "slabs",
-                f"{self.slab_rows} rows, worked on {self.rows} at a time by {self.threads} threads"
-                + (f", up to {self.ahead + 1} under way" if self.ahead else ""),
-            ),
-            (
-                "pencils",
-                f"{self.pencil_columns} columns, worked on {self.columns} at a time"
-                + (f"; {resident} of {self.problem.columns} stay in memory" if resident else ""),
-            ),
-            (
-                "memory",
-                f"{format_bytes(self.memory_bytes)} ({per_voxel:.2f} bytes per voxel) "
-                f"of {format_bytes(self.memory_limit)}",
-            ),
-            ("disk", format_bytes(self.disk_bytes)),
-        ]
-        if self.on_device:
-            lines.insert(5, ("on the GPU", format_bytes(self.device_bytes)))
-        if self.streams:
-            deep = f"{self.depth} evaluations" if self.depth > 1 else "one evaluation"
-            lines.insert(4, ("sweeps", f"with {deep} in each" + (f", {self.batch} steps" if self.batch > 1 else "")))
-        if self.traffic_bytes is not None:
-            lines.append(("traffic", f"{format_bytes(self.traffic_bytes)} a step, {_TRAFFIC[self.tier]}"))
-        if self.step_seconds is not None:
-            ns = self.step_seconds / self.problem.voxels * 1e9
-            lines.append(("time", f"{format_seconds(self.step_seconds)} a step ({ns:.1f} ns per voxel)"))
-        return "\n".join(f"{name:10} {text}" for name, text in lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
-
-
-def tile_bytes(problem: Problem, rows: int, columns: int, *, padded: bool = True) -> int:
-    """Bytes that a thread needs to work on one tile: stages, results, modes, and fields that are `padded` for it."""
-    around = (rows + 2 * problem.halo) * problem.padded_row_bytes
-    slab = problem.inner * strip_bytes((rows, *problem.shape[1:]), problem.halo, problem.itemsize)
-    slab += (problem.fields + problem.constants if padded else 0) * around
-    slab += problem.fields * rows * problem.row_bytes
-    # a transform makes the next array before the last is given up
-    slab += 2 * transform_rows(problem, rows) * problem.spectrum_row_bytes
-    # so that rows of columns do not lie a power of two apart, there is an eighth more between them
-    return slab + (2 * columns * problem.column_bytes * 9 // 8 if problem.spectral else 0)
-
-
-def transform_rows(problem: Problem, rows: int) -> int:
-    """Of a tile of so many rows, how many are transformed at once."""
-    return max(1, min(rows, TILE_BYTES // problem.row_bytes))
 
 
 def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns: int) -> int:
@@ -285,7 +37,7 @@ def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns:
     total = OVERHEAD_BYTES + threads * tile_bytes(problem, rows, columns, padded=not block)
     field = problem.padded_bytes if block else problem.voxels * problem.itemsize
     total += problem.constants * (field if block else 0)
-    total += threads * 2 * min(FRAME_CHUNK_BYTES, problem.voxels * problem.itemsize)  # frames on their way to a store
+    total += threads * FRAME_COPIES * min(FRAME_CHUNK_BYTES, problem.voxels * problem.itemsize)
     states = problem.registers * problem.fields * field
     spectra = problem.fields * problem.spectra * problem.spectrum_bytes
     if block:

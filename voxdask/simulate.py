@@ -29,8 +29,10 @@ from voxdask.inputs import checksum_of
 from voxdask.loop import Callback, Loop
 from voxdask.lowering import inlined
 from voxdask.march import AdaptiveMarch, FixedMarch, March
-from voxdask.planning import Plan, Problem, make_plan
+from voxdask.planning import make_plan
+from voxdask.plans import Plan
 from voxdask.prepare import Prepared, prepare
+from voxdask.problem import Problem
 from voxdask.rehearsal import routes
 from voxdask.schedule import make_schedule, make_span, whole_number
 from voxdask.spilling import Route

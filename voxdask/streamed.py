@@ -26,7 +26,7 @@ from voxdask.kernels import Filter, Update, update_of
 from voxdask.passes import Context
 from voxdask.pencil import split
 from voxdask.pipeline import SharedOut, at_once, pipeline
-from voxdask.planning import DEVICE_SUMS, Plan
+from voxdask.plans import DEVICE_SUMS, Plan
 from voxdask.recycler import pages
 from voxdask.resident import ResidentSpectra
 from voxdask.spilling import pencils_ahead, pencils_held

@@ -19,7 +19,7 @@ from voxdask import backend, tiles
 from voxdask.block import BlockFields, BlockState
 from voxdask.costs import FILE, TURN, Rates
 from voxdask.kernels import Filter
-from voxdask.planning import Plan
+from voxdask.plans import Plan
 from voxdask.prepare import Prepared
 from voxdask.steppers import Stepper, is_adaptive
 from voxdask.steppers.base import Terms
