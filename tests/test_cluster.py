@@ -1,7 +1,8 @@
-"""On a cluster: the same field as the block, by processes and by threads."""
+"""On a cluster: the same field as the block, by processes and by threads, several of which share a slab."""
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,9 +38,10 @@ class Exchange(vd.Model):
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     processes = request.param == "processes"
     address = {"host": "127.0.0.1"} if processes else {}  # threads talk within the process
+    each = 1 if processes else 3
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=processes, dashboard_address="127.0.0.1:0", **address
+            n_workers=2, threads_per_worker=each, processes=processes, dashboard_address="127.0.0.1:0", **address
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -85,6 +87,13 @@ def test_float32(client: Client) -> None:
 def test_any_chunks(client: Client, rows: int) -> None:
     """Thinner than the halo, and one for all."""
     compare(vd.models.CahnHilliard(eps=1.5), make_ds(), 1e-12, rows, dt=0.1, steps=2)
+
+
+def test_each_worker_has_a_slab(client: Client) -> None:
+    """However many threads it has: they share it."""
+    plan = vd.plan(vd.models.CahnHilliard(eps=1.5), make_ds().chunk(z=5), measure=False)
+    assert plan.tier == "chunked" and plan.workers == 2 and plan.chunk_rows == SHAPE[0] // 2
+    assert plan.threads == sum(client.nthreads().values()) == 2 * plan.slab_threads
 
 
 def test_lazy_right_hand_side(client: Client) -> None:
@@ -139,9 +148,16 @@ def test_nan_ends_a_run(client: Client) -> None:
 
 def test_memory_of_the_cluster_counts(client: Client) -> None:
     plan = vd.plan(vd.models.CahnHilliard(), make_ds(), chunks=4)
-    assert plan.tier == "chunked" and plan.threads == 2
+    assert plan.tier == "chunked" and plan.threads == sum(client.nthreads().values())
     assert plan.memory_limit <= 0.6 * sum(w["memory_limit"] for w in client.scheduler_info()["workers"].values()) + 1
     assert vd.plan(vd.models.CahnHilliard(), make_ds()).tier == "block"
+
+
+def test_what_is_too_large_for_a_cluster_runs_here(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little memory the workers have; nobody has asked for a limit."""
+    monkeypatch.setattr(importlib.import_module("voxdask.simulate"), "cluster_memory", lambda client: 1)
+    plan = vd.plan(vd.models.CahnHilliard(), make_ds(), chunks=4, measure=False)
+    assert plan.tier == "block" and plan.memory_limit > 1e6
 
 
 def test_large_arrays_in_memory_are_no_part_of_a_graph(client: Client) -> None:

@@ -91,6 +91,7 @@ def test_a_scheduler_holds_few_tasks(
     """After every two steps of a run of more than a thousand tasks, some twenty in each step."""
     most, batch = 50, 2
     monkeypatch.setattr(chunked_runner, "_MOST_TASKS", most)
+    monkeypatch.setattr(chunked_runner, "_MOST_BATCHES", 1)
     monkeypatch.setattr(ChunkedRunner, "batch", batch)
     steps, counts, made = ChunkedRunner.steps, list[int](), list[int]()
 

@@ -7,9 +7,11 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 
@@ -84,7 +86,7 @@ def test_bytes_between_slabs_and_pencils() -> None:
 def test_tasks_take_time() -> None:
     """Four slabs, four tasks each; on a cluster two for every pair of a slab and a pencil besides, and bytes."""
     here = forecast(plan_of("chunked", 2), (semi_implicit(PROBLEM),), NOTHING)
-    there = forecast(plan_of("chunked", 2), (semi_implicit(PROBLEM),), NOTHING, workers=2)
+    there = forecast(replace(plan_of("chunked", 2), workers=2), (semi_implicit(PROBLEM),), NOTHING)
     assert here.step_seconds == pytest.approx(16 * forecasting.TASK_SECONDS / 2)
     sent = there.traffic_bytes / forecasting.NETWORK_BYTES
     assert there.step_seconds == pytest.approx(48 * forecasting.REMOTE_TASK_SECONDS + sent / 2)
@@ -143,6 +145,20 @@ def test_bytes_to_and_from_the_disk(
 def test_a_plan_without_measuring_foresees_no_time() -> None:
     plan = vd.plan(vd.models.CahnHilliard(), made_up(), measure=False)
     assert plan.step_seconds is None and plan.traffic_bytes is None and "ns per voxel" not in str(plan)
+
+
+def test_ways_are_chosen_by_the_disk_if_files_do_not_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the choice and after it eight files are seen to the disk."""
+    seen: list[int] = []
+    monkeypatch.setattr(os, "fsync", seen.append)
+    options: dict[str, Any] = {"stepper": "rk4", "memory_limit": "21MB", "store": tmp_path / "run.zarr"}
+    assert vd.plan(vd.models.CahnHilliard(), made_up(), **options).tier == "spilled"
+    assert not seen
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    assert vd.plan(vd.models.CahnHilliard(), made_up(), **options).tier == "spilled"
+    assert len(seen) == 2 * 8
 
 
 def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import voxdask
 
 ROWS = """
-    backend units clients windows grid sources tiff images boundary costs strips spilling problem plans
+    backend units clients windows grid sources tiff images boundary costs strips problem spilling plans
     planning device_planning members chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops kernels familykernel attributes equation
     control

@@ -155,7 +155,15 @@ def test_chunks_that_a_caller_wants(problem: Problem, threads: int, rows: int) -
     plan = make_plan(problem, memory_limit=1 << 62, threads=threads, chunked=True, chunk_rows=rows, why="chunks")
     check(plan, 1 << 62, threads)
     assert plan.tier == "chunked" and plan.reason == "chunks"
-    assert plan.chunk_rows == min(problem.shape[0], max(rows, problem.halo))
+    assert plan.chunk_rows == min(problem.shape[0], rows)
+
+
+@given(problems(), st.integers(1, 64), st.integers(1, 32))
+def test_a_cluster_has_a_slab_for_each_worker(problem: Problem, workers: int, threads: int) -> None:
+    plan = planning.plan_in_memory(problem, memory_limit=1, threads=workers * threads, workers=workers, chunked=True)
+    size = problem.shape[0]
+    assert plan.tier == "chunked" and plan.slab_threads == threads
+    assert plan.chunk_rows == min(size, max(-(-size // workers), problem.halo, 1))
 
 
 def problem_256(**changes: Any) -> Problem:

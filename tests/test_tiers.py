@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import voxdask as vd
 from voxdask import planning, problem, tiles
+from voxdask.plans import Plan
 
 SHAPE = (7, 6, 5)
 DIMS = ("z", "y", "x")
@@ -138,6 +139,20 @@ def test_tiers_agree(
     assert moved(expected) and expected.sizes["time"] == 3
     for tier in others:
         agree(tier.simulate(MODELS[model](ds), ds, **options), expected)
+
+
+@pytest.mark.parametrize("stepper", ["imex", "rk4", "etdrk4", "tsit5"])
+def test_threads_that_share_a_slab_change_nothing(
+    stepper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ds = make_ds((11, 6, 5), nodes=("z",))
+    end: dict[str, Any] = {"t_end": START + 1e-3} if stepper == "tsit5" else {"dt": 1e-3, "steps": 3}
+    options = {"stepper": stepper, "boundary": {"z": vd.Dirichlet(0.4), "x": "neumann"}, **end}
+    runs = []
+    for threads in (1, 3):
+        monkeypatch.setattr(Plan, "slab_threads", threads)
+        runs.append(make_tier("chunks-7", tmp_path).simulate(Exchange(), ds, **options))
+    xr.testing.assert_identical(runs[0].drop_attrs(), runs[1].drop_attrs())
 
 
 @pytest.fixture(params=["thick", "thin"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from voxdask import backend, halo, passes, tiles
@@ -86,10 +87,7 @@ class BlockFields:
         self.workspace, self._free = Workspace(), list[dict[str, Any]]()
         rows, columns = (system.grid.shape[0], plan.problem.columns) if like is not None else (plan.rows, plan.columns)
         sum_rows = max(1, rows // DEVICE_SUMS) if like is not None else plan.sum_rows
-        self.context = Context(
-            system, operators.equation.rates, rows=rows, columns=columns, transform_rows=plan.transform_rows,
-            sum_rows=sum_rows,
-        )  # fmt: skip
+        self.context = replace(Context.of(system, operators, plan), rows=rows, columns=columns, sum_rows=sum_rows)
         self._thin = plan.rows
         self.slabs = split(system.grid.shape[0], rows)
         self.pencils = split(plan.problem.columns, columns)

@@ -98,10 +98,7 @@ class ChunkedFields:
         self._token, self._count, self.tasks = uuid.uuid4().hex[:12], itertools.count(), 0
         self._kernels: dict[Kernel | Filter, Value] = {}
         self._kept: dict[str, list[list[Any]]] = {}
-        context = Context(
-            system, operators.equation.rates, rows=plan.rows, columns=plan.columns, transform_rows=plan.transform_rows,
-            sum_rows=plan.sum_rows,
-        )  # fmt: skip
+        context = Context.of(system, operators, plan)
         self.context = graph.constant(f"voxdask-context-{self._token}", context)
 
     def advance(self, t: float, v: ChunkedState, *targets: Target, end: float) -> tuple[ChunkedState, ...]:

@@ -18,8 +18,9 @@ from voxdask.steppers import Stepper
 from voxdask.steppers.adaptive import Adaptive, Attempt, first_step
 from voxdask.store import FrameWriter, RunStore
 
-#: Tasks that the scheduler of a cluster may remember, beyond which it is made to forget them.
-_MOST_TASKS = 5000
+#: Tasks that the scheduler of a cluster may remember, beyond which it is made to forget them; and of how many batches,
+#: as those of many slabs are so many that states would be written all the time.
+_MOST_TASKS, _MOST_BATCHES = 5000, 4
 
 
 class ChunkedRunner:
@@ -30,7 +31,7 @@ class ChunkedRunner:
     @property
     def due(self) -> bool:
         """Whether the scheduler of a cluster remembers so many tasks that it should be made to forget them."""
-        return self.distributed and self.fields.tasks > _MOST_TASKS
+        return self.distributed and self.fields.tasks > max(_MOST_TASKS, _MOST_BATCHES * self._tasks_of_batch)
 
     def __init__(self, prepared: Prepared, plan: Plan, distributed: bool) -> None:
         self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, distributed
@@ -38,6 +39,7 @@ class ChunkedRunner:
         constants = ChunkedState(self._slabs(prepared.constants))
         if constants.chunks:
             self.fields.constants = self.fields.persist(constants)[0].chunks  # once, not in every graph
+        self._tasks_of_batch = 0
         self.state: ChunkedState
         self.history: tuple[ChunkedState, ...] = ()
         self.carried: tuple[ChunkedState, ...] = ()
@@ -79,13 +81,14 @@ class ChunkedRunner:
 
     def steps(self, stepper: Stepper, times: Sequence[float], dt: float) -> None:
         """Take one step from each time, as one graph."""
-        states = (self.state, *self.history)
+        states, before = (self.state, *self.history), self.fields.tasks
         for t in times:
             states = stepper.step(self.fields, t, dt, *states)
         self.state, *history = self.fields.persist(*states)
         self.history = tuple(history)
         if not all(all(found.values()) for found in graph.compute(self.fields.map(finite_slab, self.state))):
             raise NotFiniteError(times[-1])
+        self._tasks_of_batch = self.fields.tasks - before
 
     def first_step(self, stepper: Adaptive, t: float, span: float) -> float:
         """A step to begin with, of at most `span`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from voxdask.costs import Rates
 from voxdask.planning import OVERHEAD_BYTES, least, spill, spilled_seconds
 from voxdask.plans import Plan
 from voxdask.problem import Problem
@@ -47,7 +47,6 @@ def plan_on_device(
     routes: Sequence[Route],
     frame_bytes: int = 0,
     kept_bytes: int = 0,
-    rates: Rates | None = None,
 ) -> Plan:
     """Choose a tier, and slabs and pencils, for a GPU.
 
@@ -60,8 +59,6 @@ def plan_on_device(
         The ways in which a run may go through the device.
     frame_bytes, kept_bytes : int
         Frames that the run keeps on the host, and on the device if it fits there as one block.
-    rates : Rates, optional
-        What parts of a step cost.
 
     Returns
     -------
@@ -85,9 +82,10 @@ def plan_on_device(
         thin = max(1, FILE_BYTES // problem.row_bytes)
         chunk = min(size, thin)
         return Plan(
-            "block", problem, 1, min(size, thin), problem.columns, size, problem.columns, 1, 1, 0, chunk, chunk,
-            OVERHEAD_BYTES + frame_bytes - kept_bytes, 0, memory_limit, f"{format_bytes(whole)} fit on the GPU",
-            device_bytes=whole,
+            tier="block", problem=problem, threads=1, rows=min(size, thin), columns=problem.columns, slab_rows=size,
+            pencil_columns=problem.columns, chunk_rows=chunk, save_rows=chunk,
+            memory_bytes=OVERHEAD_BYTES + frame_bytes - kept_bytes, memory_limit=memory_limit,
+            reason=f"{format_bytes(whole)} fit on the GPU", device_bytes=whole,
         )  # fmt: skip
 
     def cuts(free: int) -> list[Cut]:
@@ -96,9 +94,7 @@ def plan_on_device(
 
         every = (
             cut(
-                route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
-                row_bytes=problem.padded_row_bytes, tile_rows=1, tile_columns=1, fill_slabs=1,
-                ahead=0, budget=budget,
+                route, problem, tile_rows=1, tile_columns=1, fill_slabs=1, ahead=0, budget=budget,
             )
             for route in routes
         )  # fmt: skip
@@ -106,7 +102,7 @@ def plan_on_device(
 
     if not (found := cuts(limit)):
         raise MemoryError(_too_small(problem, device_limit, lambda free: free >= whole or bool(cuts(free))))
-    best = min(found, key=lambda each: spilled_seconds(problem, each, 1, each.rows, each.columns, rates))
+    best = min(found, key=lambda each: spilled_seconds(problem, each, 1, each.rows, each.columns))
     rows, columns, route = best.rows, best.columns, best.route
     state = problem.fields * problem.padded_row_bytes * size
     held = route.states * state + problem.constants * problem.padded_row_bytes * size
@@ -116,16 +112,17 @@ def plan_on_device(
     chunk = max(1, min(size, FILE_BYTES // problem.row_bytes))
     if OVERHEAD_BYTES + held + frame_bytes <= memory_limit:
         return Plan(
-            "streamed", problem, 1, rows, columns, rows, columns, route.depth, route.steps, best.bytes, chunk, chunk,
-            OVERHEAD_BYTES + held + frame_bytes, 0, memory_limit, reason, device_bytes=taken,
+            tier="streamed", problem=problem, threads=1, rows=rows, columns=columns, slab_rows=rows,
+            pencil_columns=columns, depth=route.depth, batch=route.steps, hand_bytes=best.bytes, chunk_rows=chunk,
+            save_rows=chunk, memory_bytes=OVERHEAD_BYTES + held + frame_bytes, memory_limit=memory_limit,
+            reason=reason, device_bytes=taken,
         )  # fmt: skip
     on_disk = spill(problem, memory_limit, 1, OVERHEAD_BYTES + held, [route])
     rows, columns = min(rows, on_disk.slab_rows), min(columns, on_disk.pencil_columns)
     at_hand = max(best.bytes, window_bytes(route, size, rows, 0))  # slabs thinner than the reach take more
-    return Plan(
-        "spilled", problem, 1, rows, columns, rows, columns, route.depth, route.steps, at_hand, on_disk.save_rows,
-        on_disk.save_rows, on_disk.memory_bytes, on_disk.disk_bytes, memory_limit, f"{reason}, nor on the host",
-        device_bytes=taken + at_hand - best.bytes,
+    return replace(
+        on_disk, rows=rows, columns=columns, slab_rows=rows, pencil_columns=columns, hand_bytes=at_hand,
+        reason=f"{reason}, nor on the host", device_bytes=taken + at_hand - best.bytes, ahead=0,
     )  # fmt: skip
 
 

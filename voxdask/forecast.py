@@ -17,7 +17,7 @@ CHUNKED_SHARE = 1.08
 NETWORK_BYTES = 1e9
 
 
-def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int = 0) -> Plan:
+def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates) -> Plan:
     """A plan with the bytes and the seconds of a step.
 
     Parameters
@@ -26,8 +26,6 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
     routes : tuple of Route
         Of the stepper, the shallowest first.
     rates : Rates
-    workers : int
-        Processes of a cluster, if it runs on one.
 
     Returns
     -------
@@ -47,11 +45,11 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates, workers: int =
         transforms, evaluations = len(route.pencils), _count(route, "advance") + _count(route, "forward")
         traffic = _exchanged_bytes(plan, route, slabs)
         tasks = slabs * (2 * transforms + 2 * evaluations) * plan.problem.fields
-        idle = max(1.0, plan.threads / slabs)  # threads that have no slab
+        idle = max(1.0, plan.threads / (slabs * plan.slab_threads))  # threads that have no slab
         seconds *= CHUNKED_SHARE * idle
-        if workers:
+        if plan.workers:
             tasks += 2 * transforms * slabs**2 * plan.problem.fields
-            seconds += tasks * REMOTE_TASK_SECONDS + traffic / (workers * NETWORK_BYTES)
+            seconds += tasks * REMOTE_TASK_SECONDS + traffic / (plan.workers * NETWORK_BYTES)
         else:
             seconds += tasks * TASK_SECONDS / plan.threads
     return replace(plan, traffic_bytes=traffic, step_seconds=seconds)

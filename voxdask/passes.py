@@ -14,7 +14,8 @@ from voxdask import backend, halo, tiles
 from voxdask.halo import Rows
 from voxdask.kernels import Filter, Kernel
 from voxdask.pencil import split
-from voxdask.system import System
+from voxdask.plans import Plan
+from voxdask.system import Operators, System
 from voxdask.tiles import Workspace
 
 
@@ -33,6 +34,8 @@ class Context:
         Of a tile that is transformed along the local axes, on the host; a device does best with all rows at once.
     sum_rows : int
         Of a tile of a sum of fields.
+    threads : int
+        That share what is done to a chunk.
     """
 
     system: System
@@ -41,6 +44,15 @@ class Context:
     columns: int
     transform_rows: int
     sum_rows: int
+    threads: int
+
+    @classmethod
+    def of(cls, system: System, operators: Operators, plan: Plan) -> Context:
+        """What passes of a plan need."""
+        return cls(
+            system, operators.equation.rates, rows=plan.rows, columns=plan.columns, transform_rows=plan.transform_rows,
+            sum_rows=plan.sum_rows, threads=plan.slab_threads,
+        )  # fmt: skip
 
     def thin(self, size: int, like: Any) -> list[tuple[int, int]]:
         """Ranges of rows that are transformed at once, where an array is like another."""

@@ -53,13 +53,12 @@ def make_plan(
     threads: int,
     chunked: bool = False,
     chunk_rows: int | None = None,
-    slabs_per_thread: int = 2,
     frame_bytes: int = 0,
     why: str = "",
     routes: Callable[[], Sequence[Route]] = tuple,
-    rates: Callable[[], Rates | None] = lambda: None,
+    rates: Callable[[Plan], Rates | None] = lambda plan: None,
 ) -> Plan:
-    """Choose tier, tiles and chunks.
+    """Choose a tier of this machine, tiles and chunks.
 
     Parameters
     ----------
@@ -71,8 +70,6 @@ def make_plan(
         Run Dask chunks if that fits.
     chunk_rows : int, optional
         Thickness of the chunks that the caller wants.
-    slabs_per_thread : int
-        Of a chunked run for which none is given: fewer have less to exchange, more let threads take turns.
     frame_bytes : int
         Frames that the run keeps in memory, if it does not spill.
     why : str
@@ -80,8 +77,8 @@ def make_plan(
     routes : callable
         Gives the ways in which a run may be spilled; asked only if it must be.
     rates : callable
-        Gives what parts of a step cost; asked only if there is a choice of routes. Along a single one, threads and
-        slabs are chosen by nominal rates.
+        Gives what parts of a step cost in a run by a plan that was made without; asked only if there is a choice of
+        routes. Along a single one, threads and slabs are chosen by nominal rates.
 
     Returns
     -------
@@ -99,7 +96,44 @@ def make_plan(
     'block'
     >>> make_plan(problem, memory_limit=18 * 10**6, threads=2)
     Traceback (most recent call last):
-    MemoryError: the run takes 29.4 MB, more than memory_limit=18.0 MB, and can't be spilled
+    MemoryError: the run takes 31.5 MB, more than memory_limit=18.0 MB, and can't be spilled
+    """
+    held = plan_in_memory(
+        problem, memory_limit=memory_limit, threads=threads, chunked=chunked, chunk_rows=chunk_rows,
+        frame_bytes=frame_bytes, why=why,
+    )  # fmt: skip
+    if held.memory_bytes <= memory_limit:
+        return held
+    ways = routes()
+    plan = spill(problem, memory_limit, threads, held.memory_bytes, ways, resident=True)
+    measured = rates(plan) if len(ways) > 1 else None
+    return spill(problem, memory_limit, threads, held.memory_bytes, ways, measured, resident=True) if measured else plan
+
+
+def plan_in_memory(
+    problem: Problem,
+    *,
+    memory_limit: int,
+    threads: int,
+    chunked: bool = False,
+    chunk_rows: int | None = None,
+    workers: int = 0,
+    frame_bytes: int = 0,
+    why: str = "",
+) -> Plan:
+    """A run whose fields lie in memory; whether they fit there, its bytes say.
+
+    Parameters
+    ----------
+    problem, memory_limit, threads, chunked, chunk_rows, frame_bytes, why
+        As for :func:`make_plan`; on a cluster, of all its processes.
+    workers : int
+        Processes of a cluster. Each has one slab, which its threads share: so there is least to exchange. Local threads
+        have two slabs each, to take turns.
+
+    Returns
+    -------
+    Plan
     """
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
     if not chunked:  # all threads share a block; thinner tiles would make ghost rows more often than their own
@@ -107,19 +141,17 @@ def make_plan(
         rows = min(rows, max(share, 2 * problem.halo, 1))
     tier: Tier = "chunked" if chunked else "block"
     in_memory = memory_bytes(problem, tier, threads, rows, columns) + frame_bytes
-    if in_memory > memory_limit:
-        ways = routes()
-        return spill(problem, memory_limit, threads, in_memory, ways, rates() if len(ways) > 1 else None, resident=True)
     size = problem.shape[0]
     if chunked:
-        whole = min(size, chunk_rows or max(-(-size // (slabs_per_thread * threads)), problem.halo, 1))
+        whole = min(size, chunk_rows or max(-(-size // (workers or 2 * threads)), problem.halo, 1))
         rows, slab_rows = min(rows, whole), whole
     else:
         slab_rows, whole = rows, min(size, max(FRAME_CHUNK_BYTES // problem.row_bytes, rows))
     reason = why or f"{format_bytes(in_memory)} fit in memory"
     return Plan(
-        tier, problem, threads, rows, columns, slab_rows, columns, 1, 1, 0, whole, whole, in_memory, 0, memory_limit,
-        reason,
+        tier=tier, problem=problem, threads=threads, workers=workers, rows=rows, columns=columns, slab_rows=slab_rows,
+        pencil_columns=columns, chunk_rows=whole, save_rows=whole, memory_bytes=in_memory, memory_limit=memory_limit,
+        reason=reason,
     )  # fmt: skip
 
 
@@ -179,9 +211,8 @@ def spill(
             return limit - beside - tiles(workers, rows, columns)
 
         return cut(
-            route, problem.shape, columns=problem.columns, column_bytes=problem.column_bytes,
-            row_bytes=problem.padded_row_bytes, tile_rows=cache_rows, tile_columns=cache_columns, fill_slabs=workers,
-            ahead=ahead, budget=budget, resident=kept,
+            route, problem, tile_rows=cache_rows, tile_columns=cache_columns, fill_slabs=workers, ahead=ahead,
+            budget=budget, resident=kept,
         )  # fmt: skip
 
     def save_rows(workers: int, limit: int) -> int:
@@ -222,8 +253,10 @@ def spill(
         disk += problem.fields * problem.spectra * height * width * problem.mode_bytes
         reason = f"{format_bytes(in_memory)} would not fit into {format_bytes(memory_limit)}"
         return Plan(
-            "spilled", problem, workers, *thin, rows, columns, route.depth, route.steps, best.bytes, save, save, total,
-            disk, memory_limit, reason, ahead=best.ahead, resident_columns=best.resident,
+            tier="spilled", problem=problem, threads=workers, rows=thin[0], columns=thin[1], slab_rows=rows,
+            pencil_columns=columns, depth=route.depth, batch=route.steps, hand_bytes=best.bytes, chunk_rows=save,
+            save_rows=save, memory_bytes=total, disk_bytes=disk, memory_limit=memory_limit, reason=reason,
+            ahead=best.ahead, resident_columns=best.resident,
         )  # fmt: skip
     power = next(1 << k for k in range(20, 63) if any(cut_for(route, 1, 1 << k) for route in routes))
     needed = least(power // 2, power, lambda limit: any(cut_for(route, 1, limit) for route in routes))

@@ -24,7 +24,7 @@ _TRAFFIC = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How :func:`voxdask.simulate` will run, and what that takes.
 
@@ -34,6 +34,9 @@ class Plan:
         One block in memory; Dask chunks; from host memory through a GPU, or files, a few slabs at a time.
     problem : Problem
     threads : int
+        Of all processes.
+    workers : int
+        Processes of a cluster; 0 if it runs in this one.
     rows, columns : int
         What is worked on at once: few enough to stay in cache.
     slab_rows, pencil_columns : int
@@ -71,15 +74,16 @@ class Plan:
     columns: int
     slab_rows: int
     pencil_columns: int
-    depth: int
-    batch: int
-    hand_bytes: int
     chunk_rows: int
     save_rows: int
     memory_bytes: int
-    disk_bytes: int
     memory_limit: int
     reason: str
+    workers: int = 0
+    depth: int = 1
+    batch: int = 1
+    hand_bytes: int = 0
+    disk_bytes: int = 0
     traffic_bytes: int | None = None
     step_seconds: float | None = None
     device_bytes: int = 0
@@ -90,6 +94,11 @@ class Plan:
     def streamed_columns(self) -> int:
         """Columns of spectra that do not stay in memory."""
         return self.problem.columns - self.resident_columns
+
+    @property
+    def slab_threads(self) -> int:
+        """Threads that share what is done to one chunk: all of a worker's, or the one that it is given to."""
+        return max(1, self.threads // self.workers) if self.workers else 1
 
     @property
     def on_device(self) -> bool:

@@ -29,7 +29,7 @@ from voxdask.inputs import checksum_of
 from voxdask.loop import Callback, Loop
 from voxdask.lowering import inlined
 from voxdask.march import AdaptiveMarch, FixedMarch, March
-from voxdask.planning import make_plan
+from voxdask.planning import make_plan, plan_in_memory
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared, prepare
 from voxdask.problem import Problem
@@ -158,7 +158,7 @@ def simulate(
         march = FixedMarch(method, make_schedule(start, dt, t_end, steps, save_every, save_at))
     prepared = _prepared(model, ds, boundary, method, device, fft)
     frames = 0 if store else len(march.frame_times)
-    plan, workers = _plan(prepared, method, chunks, device, memory_limit, frames, store)
+    plan = _plan(prepared, method, chunks, device, memory_limit, frames, store)
     if plan.tier == "spilled" and store is None:
         raise ValueError(
             f"the run spills to disk ({plan.reason}): give store=PATH for it, on a disk that has "
@@ -172,7 +172,7 @@ def simulate(
     # what an earlier run says of itself is no part of this one
     kept = {key: value for key, value in ds.attrs.items() if key not in (MANIFEST, "report")}
     attrs = {**kept, "made_by": f"voxdask {version('voxdask')}", **{k: _text(v) for k, v in made.items()}}
-    loop = Loop(prepared, march, method.history, plan, workers > 0, attrs, progress, called)
+    loop = Loop(prepared, march, method.history, plan, plan.workers > 0, attrs, progress, called)
     if store is None:
         return loop.in_memory(start)
     return loop.in_store(_store_path(store), resume, made | _start_of(prepared, start))
@@ -225,13 +225,13 @@ def plan(
     """
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
-    plan, workers = _plan(prepared, method, chunks, device, memory_limit, 0, store, measure)
+    plan = _plan(prepared, method, chunks, device, memory_limit, 0, store, measure)
     if plan.on_device and plan.streams:
         return with_traffic(plan, _routes(prepared, plan.problem, method))
     if not measure or plan.on_device:
         return plan
     rates = trial.measure(prepared, plan, method, _store_path(store or ".") if plan.tier == "spilled" else None)
-    return forecast(plan, _routes(prepared, plan.problem, method), rates, workers)
+    return forecast(plan, _routes(prepared, plan.problem, method), rates)
 
 
 def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
@@ -280,8 +280,8 @@ def _plan(
     frames: int,
     store: str | os.PathLike[str] | None,
     measure: bool = True,
-) -> tuple[Plan, int]:
-    """The plan, and the number of workers of the cluster that it runs on, if any."""
+) -> Plan:
+    """The plan, on a cluster if there is one with room for it, or on this machine."""
     problem = problem_of(prepared, stepper.registers, stepper.spectra)
     if chunks is not None:
         chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
@@ -294,37 +294,34 @@ def _plan(
         if inlined(prepared.operators.program):
             problem = replace(problem, inner=0)  # what is made anew wherever it is read takes no memory
         ways = _routes(prepared, problem, stepper)
-        plan = plan_on_device(
+        return plan_on_device(
             problem, device_limit=backend.device_memory(), memory_limit=limit, routes=ways, frame_bytes=held,
             kept_bytes=held if there else 0,
         )  # fmt: skip
-        return plan, 0
     chunked = chunks is not None or prepared.lazy
     cluster = active_client() if chunked else None
     options: dict[str, Any] = {"chunk_rows": chunks, "frame_bytes": held}
-    options["routes"] = partial(_routes, prepared, problem, stepper)
     if cluster is not None:
         threads = cluster.nthreads()
         if not sum(threads.values()):
             raise RuntimeError("the active Client has no workers yet; wait for them: client.wait_for_workers(1)")
         limit = parse_bytes(memory_limit) if memory_limit is not None else cluster_memory(cluster)
         why = "Dask arrays, on a cluster" if chunks is None else f"chunks={chunks}, on a cluster"
-        plan = make_plan(
-            problem, memory_limit=limit, threads=sum(threads.values()), chunked=True, slabs_per_thread=1, why=why,
+        plan = plan_in_memory(
+            problem, memory_limit=limit, threads=sum(threads.values()), workers=len(threads), chunked=True, why=why,
             **options,
         )  # fmt: skip
-        if plan.tier == "chunked":
-            return plan, len(threads)
+        if plan.memory_bytes <= limit:
+            return plan
     # what does not fit on the cluster runs in this process, with what this machine has
     limit = parse_bytes(memory_limit) if memory_limit is not None else free_memory()
     why = "" if not chunked else "Dask arrays, on local threads" if chunks is None else f"chunks={chunks}"
     if measure:
-        options["rates"] = partial(_rates, prepared, problem, stepper, limit, store)
-    plan = make_plan(
+        options["rates"] = partial(_rates, prepared, stepper, limit, store)
+    return make_plan(
         problem, memory_limit=limit, threads=backend.cpu_count(), chunked=chunked and cluster is None,
-        why=why if cluster is None else "", **options,
+        why=why if cluster is None else "", routes=partial(_routes, prepared, problem, stepper), **options,
     )  # fmt: skip
-    return plan, 0
 
 
 def _routes(prepared: Prepared, problem: Problem, stepper: Stepper) -> tuple[Route, ...]:
@@ -336,13 +333,12 @@ def _routes(prepared: Prepared, problem: Problem, stepper: Stepper) -> tuple[Rou
 
 
 def _rates(
-    prepared: Prepared, problem: Problem, stepper: Stepper, limit: int, store: str | os.PathLike[str] | None
+    prepared: Prepared, stepper: Stepper, limit: int, store: str | os.PathLike[str] | None, plan: Plan
 ) -> Rates | None:
-    """What parts of a step cost, for a choice of routes; None if a trial would take more than may be had."""
-    plan = make_plan(problem, memory_limit=1 << 62, threads=backend.cpu_count())
+    """What parts of a step of a spilled plan cost; None if a trial would take more than may be had."""
     if 2 * trial.trial_bytes(plan) > limit:
         return None
-    return trial.measure(prepared, replace(plan, tier="spilled", disk_bytes=0), stepper, _store_path(store or "."))
+    return trial.measure(prepared, plan, stepper, _store_path(store or "."))
 
 
 def _require_disk(plan: Plan, path: str) -> None:

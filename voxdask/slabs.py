@@ -1,12 +1,15 @@
 """What is done to one chunk: the functions that Dask runs.
 
 A chunk is a slab of some rows, or a pencil of some columns of modes. These are plain functions of a
-:class:`~voxdask.passes.Context` and of arrays; they know nothing of graphs.
+:class:`~voxdask.passes.Context` and of arrays; they know nothing of graphs. What is done to one chunk is shared by
+as many threads as the context says: all that a worker has, as it has one slab.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,20 @@ Pieces = list[tuple[int, Any]]
 
 #: What a semi-implicit step has yet to do on a slab; see :func:`finish`.
 Pending = dict[str, Any]
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The threads of this process that share chunks, whichever task asks for them."""
+    return ThreadPoolExecutor(threads, "voxdask-slab")
+
+
+def _by_threads(context: Context, size: int, like: Any, work: Callable[[int, int], Any]) -> list[Any]:
+    """``work(a, b)`` for parts of a range, one for each thread; on a device, which needs no others, for all of it."""
+    parts = split(size, size if backend.is_device_array(like) else -(-size // context.threads))
+    if len(parts) == 1:
+        return [work(*parts[0])]
+    return list(_pool(context.threads).map(work, *zip(*parts, strict=True)))
 
 
 def _empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
@@ -102,11 +119,17 @@ def advance_slab(
         for j, (start, stop) in spans:
             spectra[name, j][a:b] = rows[:, start:stop]
 
-    passes.advance(
-        context, kernel, t, lo, hi, sources, _workspace, bases=given, scales=scales, rated=rated, end=end,
-        out={f"target{m}_{rate}": results[m, name] for m in kept for name, rate in names.items()},
-        spectra=keep if spectral else None, like=like,
-    )  # fmt: skip
+    out = {f"target{m}_{rate}": results[m, name] for m in kept for name, rate in names.items()}
+
+    def advance(a: int, b: int) -> None:
+        passes.advance(
+            context, kernel, t, lo + a, lo + b, sources, _workspace,
+            bases={key: base[a:b] for key, base in given.items()}, scales=scales, rated=rated, end=end,
+            out={key: block[a:b] for key, block in out.items()},
+            spectra=(lambda name, c, d, rows: keep(name, a + c, a + d, rows)) if spectral else None, like=like,
+        )  # fmt: skip
+
+    _by_threads(context, hi - lo, like, advance)
     return {**results, **(spectra if parts else {name: made for (name, _), made in spectra.items()})}
 
 
@@ -146,7 +169,13 @@ def filter_pencil(
     def keep(a: int, b: int, columns: Any) -> None:
         pencil[:, a:b] = columns
 
-    passes.through(context, multiply, start, stop, gather, keep, t, dt, saved)
+    def through(a: int, b: int) -> None:
+        passes.through(
+            context, multiply, start + a, start + b, lambda c, d: gather(a + c, a + d),
+            lambda c, d, columns: keep(a + c, a + d, columns), t, dt, [block[:, a:b] for block in saved],
+        )  # fmt: skip
+
+    _by_threads(context, stop - start, parts[0], through)
     return (pencil, *saved) if saved else pencil
 
 
@@ -172,15 +201,32 @@ def finish(context: Context, pending: Pending, start: int, stop: int, own: tuple
         weight = system.weights.get(name)
         weights = PieceRows(pending["weights"][weight.field]) if weight else None
         terms = [PieceRows(pieces[name]) for pieces in pending["bases"]]
-        cuts = [(start, own[0]), own, (own[1], stop)]
-        for row, lo, hi in (part for cut in cuts for part in domain_rows(*cut, size)):
-            bases = {f"base0_{k}_{SUM}": halo.rows_of(rows, lo, hi) for k, rows in enumerate(terms)}
-            passes.backward(
-                context, name, kernel, lo, hi, spectrum, bases, pending["scales"], weights, pending["end"],
-                out[row - start : row - start + hi - lo],
-            )  # fmt: skip
+        for row, lo, hi in (part for cut in ((start, own[0]), own, (own[1], stop)) for part in domain_rows(*cut, size)):
+            rows = out[row - start : row - start + hi - lo]
+            update = partial(_update, context, name, kernel, spectrum, terms, weights, pending, lo, rows)
+            _by_threads(context, hi - lo, like, update)
         finished[name] = out
     return finished
+
+
+def _update(
+    context: Context,
+    name: str,
+    kernel: Kernel,
+    spectrum: GatheredRows,
+    terms: Sequence[PieceRows],
+    weights: PieceRows | None,
+    pending: Pending,
+    lo: int,
+    out: Any,
+    a: int,
+    b: int,
+) -> None:
+    """Rows [lo + a, lo + b) of a field at the end of a semi-implicit step, to `out`, which begins at `lo`."""
+    bases = {f"base0_{k}_{SUM}": halo.rows_of(rows, lo + a, lo + b) for k, rows in enumerate(terms)}
+    passes.backward(
+        context, name, kernel, lo + a, lo + b, spectrum, bases, pending["scales"], weights, pending["end"], out[a:b]
+    )
 
 
 def _gathered(
@@ -207,8 +253,13 @@ def update_slab(context: Context, pending: Pending, lo: int, hi: int) -> dict[st
 def combine_slab(context: Context, lo: int, blocks: Sequence[Any], weights: Sequence[float], end: float) -> Any:
     """The sum of rows of a field with coefficients."""
     out = _empty(blocks[0].shape, blocks[0].dtype, blocks[0])
-    for a, b in split(len(out), context.sum_rows):
-        tiles.add_up(((block[a:b], c) for block, c in zip(blocks, weights, strict=True)), out[a:b])
+
+    def add_up(start: int, stop: int) -> None:
+        for a, b in split(stop - start, context.sum_rows):
+            rows = slice(start + a, start + b)
+            tiles.add_up(((block[rows], c) for block, c in zip(blocks, weights, strict=True)), out[rows])
+
+    _by_threads(context, len(out), out, add_up)
     halo.hold(out, lo, context.system.axes, end)
     return out
 
@@ -217,11 +268,17 @@ def error_slab(
     context: Context, blocks: Sequence[Any], weights: Sequence[float], states: Sequence[Any], atol: float, rtol: float
 ) -> Any:
     """Row by row, squares of the sum of rows of a field in units of the tolerance."""
-    sums = []
-    for a, b in split(len(blocks[0]), context.sum_rows):
-        total = _workspace.empty("error", (b - a, *blocks[0].shape[1:]), blocks[0].dtype, blocks[0])
-        tiles.add_up(((block[a:b], c) for block, c in zip(blocks, weights, strict=True)), total)
-        sums.append(tiles.square_sums(total, (state[a:b] for state in states), atol, rtol))
+
+    def square(start: int, stop: int) -> list[Any]:
+        found = []
+        for a, b in split(stop - start, context.sum_rows):
+            rows = slice(start + a, start + b)
+            total = _workspace.empty("error", (b - a, *blocks[0].shape[1:]), blocks[0].dtype, blocks[0])
+            tiles.add_up(((block[rows], c) for block, c in zip(blocks, weights, strict=True)), total)
+            found.append(tiles.square_sums(total, (state[rows] for state in states), atol, rtol))
+        return found
+
+    sums = [part for found in _by_threads(context, len(blocks[0]), blocks[0], square) for part in found]
     return backend.namespace(blocks[0]).concatenate(sums)
 
 
@@ -233,11 +290,15 @@ def rate_slab(
     sources = {name: PieceRows(parts) for name, parts in pieces.items()}
     like = next(part for rows in sources.values() for _, part in rows.all)
     out = {name: _empty((hi - lo, *system.grid.shape[1:]), system.dtype, like) for name in kernel.outputs}
-    for a, b in split(hi - lo, context.rows):
-        tile = {name: block[a:b] for name, block in out.items()}
-        tiles.rates(system, kernel, t, lo + a, lo + b, sources, _workspace, out=tile, like=like)
-        for block in tile.values() if release else ():
-            halo.release(block, lo + a, system.axes)
+
+    def rate(start: int, stop: int) -> None:
+        for a, b in split(stop - start, context.rows):
+            tile = {name: block[start + a : start + b] for name, block in out.items()}
+            tiles.rates(system, kernel, t, lo + start + a, lo + start + b, sources, _workspace, out=tile, like=like)
+            for block in tile.values() if release else ():
+                halo.release(block, lo + start + a, system.axes)
+
+    _by_threads(context, hi - lo, like, rate)
     return out
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
+from voxdask.problem import Problem
 from voxdask.windows import Chain, aligned, sweep
 
 #: Most bytes of a slab of one field in a file of its own.
@@ -124,11 +125,8 @@ def pencil_bytes(route: Route, column_bytes: int, columns: int, ahead: int) -> i
 
 def cut(
     route: Route,
-    shape: tuple[int, ...],
+    problem: Problem,
     *,
-    columns: int,
-    column_bytes: int,
-    row_bytes: int,
     tile_rows: int,
     tile_columns: int,
     fill_slabs: int,
@@ -141,12 +139,7 @@ def cut(
     Parameters
     ----------
     route : Route
-    shape : tuple of int
-        Voxels along each axis.
-    columns, column_bytes : int
-        Columns of a spectrum, and bytes of one that is as long as the first axis.
-    row_bytes : int
-        Bytes of a row of one field, with ghost layers.
+    problem : Problem
     tile_rows, tile_columns : int
         What is worked on at once.
     fill_slabs : int
@@ -163,7 +156,8 @@ def cut(
     Cut, optional
         None if no slabs fit, however thin.
     """
-    size, streamed = shape[0], columns - resident
+    size, columns, column_bytes = problem.shape[0], problem.columns, problem.column_bytes
+    row_bytes, streamed = problem.padded_row_bytes, columns - resident
     route = route.narrowed(streamed, columns)
     most_rows = max(1, min(size // LEAST_PARTS, FILE_BYTES // row_bytes))
     widest = max(columns // WIDE_PENCILS, PENCIL_BYTES // column_bytes)

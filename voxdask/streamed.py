@@ -72,10 +72,7 @@ class StreamedFields(Deferred):
         given = Stream("constants", constants) if constants is not None else None
         super().__init__(operators, plan.depth, given, bool(system.weights))
         self.system, self.plan, self._new_rows, self._new_spectra, self.like = system, plan, rows, spectra, like
-        self.context = Context(
-            system, operators.equation.rates, rows=plan.rows, columns=plan.columns, transform_rows=plan.transform_rows,
-            sum_rows=plan.sum_rows,
-        )  # fmt: skip
+        self.context = Context.of(system, operators, plan)
         self.slabs = split(system.grid.shape[0], plan.slab_rows)
         self.resident = ResidentSpectra(system.transform, plan.resident_columns, plan.pencil_columns)
         self.pencils = self.resident.between(plan.streamed_columns)
