@@ -88,7 +88,7 @@ def test_more_room_on_the_device_is_never_worse(
 def _seconds(problem: Problem, ways: tuple[Route, ...], made: Plan) -> float:
     (route,) = (way for way in ways if (way.depth, way.steps) == (made.depth, made.batch))
     found = Cut(route, made.slab_rows, made.pencil_columns, made.hand_bytes, made.ahead)
-    return spilled_seconds(problem, found, 1, found.rows, found.columns)
+    return spilled_seconds(problem, found, 1, found.rows, found.columns, problem.device_rates)
 
 
 @settings(max_examples=15)

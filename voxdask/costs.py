@@ -12,6 +12,8 @@ from voxdask.windows import Chain
 _AT_WORK, _AT_WORK_AHEAD = 0.9, 0.97
 #: Seconds beside a turn, and for a file, that are not measured anew.
 TURN, FILE = 3e-4, 5e-5
+#: Bytes in a second of a GPU's memory, and of the bus to it, either way.
+DEVICE_BYTES, BUS_BYTES = 1e12, 2.5e10
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,22 @@ def nominal(row_voxels: int, column_voxels: int, fields: int, stages: int, halo:
         add=0.6 * ns,
         through=3.8e-9 * column_voxels,
         moved=0.2e-9,
+        turn=TURN,
+        file=FILE,
+    )
+
+
+def nominal_on_device(row_bytes: int, column_bytes: int, fields: int, stages: int, halo: int) -> Rates:
+    """The same of a common GPU, where whatever is done is as fast as its memory, and all else is brought by a bus."""
+    row = row_bytes * fields / DEVICE_BYTES
+    return Rates(
+        evaluate=2 * stages * row,
+        around=2 * max(stages - 1, 0) * halo * row,
+        forward=4 * row,
+        finish=6 * row,
+        add=row,
+        through=6 * column_bytes / DEVICE_BYTES,
+        moved=1 / BUS_BYTES,
         turn=TURN,
         file=FILE,
     )

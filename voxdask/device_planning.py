@@ -102,7 +102,8 @@ def plan_on_device(
 
     if not (found := cuts(limit)):
         raise MemoryError(_too_small(problem, device_limit, lambda free: free >= whole or bool(cuts(free))))
-    best = min(found, key=lambda each: spilled_seconds(problem, each, 1, each.rows, each.columns))
+    rates = problem.device_rates
+    best = min(found, key=lambda each: spilled_seconds(problem, each, 1, each.rows, each.columns, rates))
     rows, columns, route = best.rows, best.columns, best.route
     state = problem.fields * problem.padded_row_bytes * size
     held = route.states * state + problem.constants * problem.padded_row_bytes * size

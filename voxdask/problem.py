@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from voxdask.costs import Rates, nominal
+from voxdask.costs import Rates, nominal, nominal_on_device
 from voxdask.strips import strip_bytes
 from voxdask.windows import Width
 
@@ -97,6 +97,11 @@ class Problem:
         """What parts of a step are taken to cost before anything is measured."""
         voxels = self.voxels // self.shape[0]
         return nominal(voxels, self.voxels // self.columns, self.fields, 1 + self.inner, self.halo)
+
+    @property
+    def device_rates(self) -> Rates:
+        """The same on a GPU."""
+        return nominal_on_device(self.row_bytes, self.column_bytes, self.fields, 1 + self.inner, self.halo)
 
     @property
     def spectrum_bytes(self) -> int:
