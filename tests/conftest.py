@@ -54,6 +54,13 @@ def floating_point_errors_raise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         yield
 
 
+@pytest.fixture(autouse=True)
+def small_grids_have_seams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of a block are as thin as those of large grids; but not in a study: its many steps would take too long."""
+    if request.node.get_closest_marker("study") is None:
+        monkeypatch.setattr(planning, "LEAST_TILE_BYTES", 1)
+
+
 #: Limits that make runs of these tests spill, however small they are: through slabs and pencils of one row and
 #: column, through thick ones, and through thick ones with every number of evaluations in a sweep in turn.
 THIN, THICK, DEEP = 1, 2, 3

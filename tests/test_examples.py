@@ -183,6 +183,7 @@ def test_gray_scott_corals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "corals.png").stat().st_size > 10_000
 
 
+@pytest.mark.study
 def test_your_own_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ratio, discs = example("your_own_model").main(["--output", str(tmp_path)])
     assert ratio == pytest.approx(1, abs=0.005)  # sqrt(D r / 2) (1 - 2 a) for a flat front
@@ -219,6 +220,7 @@ def test_particle_in_a_real_electrode(tmp_path: Path) -> None:
     assert 0.8 < float(run.utilisation[-1]) < float(run.sphere[-1])
 
 
+@pytest.mark.study
 def test_grain_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--size", "128", "--grains", "20", "--steps", "200", "--seed", "1", "--output", str(tmp_path)]
     frames = example("grain_growth").main([*arguments, "--store", str(tmp_path / "run.zarr")])

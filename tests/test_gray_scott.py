@@ -27,6 +27,7 @@ def states_at_rest(feed: float, kill: float) -> list[tuple[float, float]]:
     return [(1.0, 0.0)] + [(1 - kill * b.real / feed, b.real) for b in roots if abs(b.imag) < 1e-12]
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(("feed", "kill"), RATES)
 @pytest.mark.parametrize("stepper", ["rk4", "imex"])
 def test_uniform_states_at_rest_stay(feed: float, kill: float, stepper: str) -> None:

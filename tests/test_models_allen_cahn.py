@@ -52,6 +52,7 @@ def test_the_flat_interface_stands(form: str) -> None:
     assert float(abs(AllenCahn(3.0, **FORMS[form]).right_hand_side(wide, boundary="neumann").phi).max()) > 0.05
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(("form", "force"), [("normal", 0.06), ("curvature", -0.06), ("full", -0.06)])
 def test_a_driven_front_moves_with_m_f(form: str, force: float) -> None:
     # the exact travelling wave has the velocity M F; the grid takes a share of order h^2 off it
@@ -120,6 +121,7 @@ CURVED = {
 }
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("case", CURVED)
 def test_balls_shrink_by_curvature(case: str) -> None:
     # motion by mean curvature, v = M gamma kappa (d - 1) / R: R^2 = R0^2 - 2 (d - 1) M gamma kappa t

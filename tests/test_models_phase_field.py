@@ -93,6 +93,7 @@ def test_a_pure_phase_takes_what_diffuses_through_it() -> None:
     assert not MIXTURES["default"].right_hand_side(beyond).c.any()
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("name", ["constant", "regular", "obstacle", "series"])
 def test_energy_falls_and_mass_stays(name: str) -> None:
     model, start = MIXTURES[name], 0.5 + 0.2 * (np.random.default_rng(4).random((16, 18)) - 0.5)

@@ -216,6 +216,7 @@ def test_two_phases_are_those_of_allen_cahn() -> None:
     np.testing.assert_allclose(two[0], one.right_hand_side(vd.dataset({"phi": phi[0]})).phi, atol=1e-13)
 
 
+@pytest.mark.study
 def test_bulk_energies_drive_a_front() -> None:
     # v = M (e_2 - e_1) into the phase of higher energy; the phase fractions are those of a driven tanh
     x = np.arange(160) + 0.5
@@ -227,6 +228,7 @@ def test_bulk_energies_drive_a_front() -> None:
     assert moved == pytest.approx(1.5 * 0.1 * 100, rel=0.02)
 
 
+@pytest.mark.study
 def test_a_round_grain_shrinks() -> None:
     # R^2 = R0^2 - 2 M gamma kappa t: Allen and Cahn (1979), doi:10.1016/0001-6160(79)90196-2
     x = np.arange(80) + 0.5 - 40
@@ -239,6 +241,7 @@ def test_a_round_grain_shrinks() -> None:
     assert slope == pytest.approx(-2 * 2.0, rel=0.03)
 
 
+@pytest.mark.study
 def test_three_phases_meet_at_120_degrees() -> None:
     # equal energies: Garcke, Nestler, Stoth (1999), doi:10.1137/S0036139998334895. Staggered bricks become hexagons
     # with straight sides: two upright ones, four that rise by tan(30 degrees), whatever the size of the bricks.
@@ -260,6 +263,7 @@ def test_three_phases_meet_at_120_degrees() -> None:
     assert 90 + angle == pytest.approx(120, abs=1.5)
 
 
+@pytest.mark.study
 def test_absent_phases_stay_near_zero() -> None:
     # staggered bricks rest once their sides are at 120 degrees: a phase that is absent from a junction must not drift
     y, x = np.mgrid[:24, :32]

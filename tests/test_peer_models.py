@@ -107,6 +107,7 @@ def test_every_case_is_compared() -> None:
     assert len(RUNS) >= 36
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("run", [f"{case}/{stepper}" for case, names in SHOWN.items() for stepper in names])
 def test_fifty_steps(run: str) -> None:
     off, moved = difference(run, np.float32)

@@ -37,6 +37,7 @@ def flat_interface(x: np.ndarray, eps: float) -> np.ndarray:
     return np.asarray(0.5 * (1 + np.tanh(1.5 * x / eps)))
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("width", [0.5, 1.5], ids=["too-sharp", "too-wide"])
 def test_an_interface_relaxes_to_its_width(width: float) -> None:
     eps, n, h = 3.0, 72, 0.25

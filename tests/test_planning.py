@@ -178,6 +178,14 @@ def test_one_block_takes_few_bytes_per_voxel() -> None:
     assert plan.tier == "block" and plan.memory_bytes <= 20 * plan.problem.voxels
 
 
+@pytest.mark.study
+def test_a_grid_that_is_small_is_one_tile() -> None:
+    """Whatever number of threads there is; one that is not small has tiles for all of them."""
+    for n, rows in ((12, 12), (128, 128), (1024, 32)):
+        problem = problem_256(shape=(n, n), columns=n, mode_bytes=8)
+        assert make_plan(problem, memory_limit=1 << 40, threads=8).rows == rows
+
+
 def test_frames_in_memory_count() -> None:
     problem = problem_256()
     limit = make_plan(problem, memory_limit=1 << 40, threads=2).memory_bytes

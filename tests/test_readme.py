@@ -11,6 +11,7 @@ TEXT = README.read_text(encoding="utf-8")
 BLOCKS = [(match.start(), match[1]) for match in re.finditer(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)]
 
 
+@pytest.mark.study
 def test_readme_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "readme"}

@@ -97,6 +97,7 @@ def test_phase_separation_in_numpy() -> None:
     np.testing.assert_allclose(rate, expected, rtol=0, atol=1e-11 * abs(expected).max())
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(
     ("inside", "plain"),
     [
@@ -170,6 +171,7 @@ def test_a_flux_is_a_number_a_field_or_a_function() -> None:
 # --- what is conserved ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("stepper", ["rk4", "imex", "sbdf2"])
 @pytest.mark.parametrize("name", ["diffusion", "cahn-hilliard"])
 def test_the_content_grows_by_what_comes_in(name: str, stepper: str) -> None:
@@ -220,6 +222,7 @@ def test_interfaces_meet_the_wall_at_a_right_angle() -> None:
 # --- analytic solutions ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.study
 def test_a_disc_fills_through_its_wall() -> None:
     """After a long time c = 2 j t / R + j / (2 D R) (r^2 - R^2 / 2): Crank, The Mathematics of Diffusion (1975), 5.3.3.
 
@@ -252,6 +255,7 @@ def test_a_disc_evens_out() -> None:
     assert rate == pytest.approx(d * alpha**2, rel=0.02)
 
 
+@pytest.mark.study
 def test_a_slab_exchanges_with_a_reservoir() -> None:
     """A flux k (1 - c) at both walls: 1 - c decays at D b^2 / a^2 with b tan b = k a / D; b = 0.86033 for 1.
 

@@ -29,6 +29,7 @@ TAU = 2 * np.pi
 STEPS = {"euler": (100, 140, 200, 280), "rk4": (40, 56, 80, 112), "etdrk4": (20, 28, 40, 56)}
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("wave", "boundary"), [(vd.sin(TAU * vd.x), "periodic"), (vd.cos(TAU / 2 * vd.x), "neumann")], ids=["fft", "dct"]
@@ -90,6 +91,7 @@ def test_a_run_that_goes_on_has_the_same_bits(stepper: Any, how: Any, tmp_path: 
     np.testing.assert_array_equal(vd.simulate(model, ds, steps=6, **common).c, whole.c)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("stepper", ALL, ids=NAMES)
 @pytest.mark.parametrize("node_centred", [("x",), ()], ids=["nodes", "cells"])
 def test_a_value_that_moves(stepper: Any, node_centred: tuple[str, ...]) -> None:

@@ -116,6 +116,7 @@ IN_TIME: dict[str, tuple[vd.Model, Any, Any]] = {
 }
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("stepper, order", [("euler", 1), ("rk4", 4), ("imex", 1)], ids=["euler", "rk4", "imex"])
 @pytest.mark.parametrize(
     "case, node_centred",
@@ -154,6 +155,7 @@ IN_SPACE: dict[str, tuple[vd.Model, dict[str, Any], Any]] = {
 }
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("node_centred", [(), ("x",)], ids=["cells", "nodes"])
 @pytest.mark.parametrize("case", IN_SPACE)
 def test_solution_order_in_space(case: str, node_centred: tuple[str, ...]) -> None:

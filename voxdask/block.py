@@ -256,7 +256,7 @@ class BlockFields:
     ) -> None:
         """One sweep of slabs: the right-hand side, and what is made of it, or its spectra."""
         for name in self.system.fields:
-            halo.refresh(v.arrays[name], self.depth, self.system.axes, t, self._threads.map)
+            halo.refresh(v.arrays[name], self.depth, self.system.axes, t, self._each(self.slabs))
         kernel = self.operators.rate(tuple(result.update for result in results))
         scales = [scale for result in results for scale in result.scales]
         sources: dict[str, Rows] = {n: PaddedRows(a, self.depth) for n, a in v.arrays.items()}
@@ -328,5 +328,9 @@ class BlockFields:
         return made[number]
 
     def _sweep(self, work: Callable[[int, int], None], ranges: list[tuple[int, int]]) -> None:
-        for _ in self._threads.map(lambda bounds: work(*bounds), ranges):
+        for _ in self._each(ranges)(lambda bounds: work(*bounds), ranges):
             pass
+
+    def _each(self, ranges: list[tuple[int, int]]) -> Callable[..., Iterator[Any]]:
+        """What calls a function for parts: threads, unless there is only one part."""
+        return map if len(ranges) == 1 else self._threads.map

@@ -17,6 +17,8 @@ from voxdask.windows import AHEAD, aligned
 MEMORY_TILE_BYTES = 8 << 20
 #: Tiles of a field in memory for each thread at the least, so that none waits long for the others.
 TILES_PER_THREAD = 4
+#: Bytes of such a tile at the least: to hand a smaller one to another thread takes longer than to work on it.
+LEAST_TILE_BYTES = 1 << 16
 #: Bytes of a run that do not grow with the grid: code, buffers of files, thread stacks.
 OVERHEAD_BYTES = 16 << 20
 #: Shares of all columns, of so many, that are thought of as staying in memory.
@@ -138,7 +140,7 @@ def plan_in_memory(
     rows, columns = _cache_tiles(problem, MEMORY_TILE_BYTES)
     if not chunked:  # all threads share a block; thinner tiles would make ghost rows more often than their own
         share = math.ceil(problem.shape[0] / (TILES_PER_THREAD * threads))
-        rows = min(rows, max(share, 2 * problem.halo, 1))
+        rows = min(rows, max(share, 2 * problem.halo, LEAST_TILE_BYTES // problem.row_bytes, 1))
     tier: Tier = "chunked" if chunked else "block"
     in_memory = memory_bytes(problem, tier, threads, rows, columns) + frame_bytes
     size = problem.shape[0]
