@@ -55,7 +55,7 @@ class Numbers(Deferred):
     def width(self, kind: Kind) -> Width:
         return Width(1, 8, 8)
 
-    def transform(self, filters: Sequence[Any], t: float, dt: float, saved: int) -> None:
+    def transform(self, filters: Sequence[Any], t: float, dt: float) -> None:
         self.transforms += 1
         self.spectra[0] = self.reduced(self.spectra[0] * dt)
 

@@ -19,11 +19,15 @@ import voxdask as vd
 from voxdask import forecast as forecasting
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.costs import Rates
+from voxdask.equation import equation_of
 from voxdask.forecast import forecast
 from voxdask.planning import make_plan
 from voxdask.plans import Plan
 from voxdask.problem import Problem
-from voxdask.spilling import Route
+from voxdask.rehearsal import routes
+from voxdask.spilling import Route, Transform
+from voxdask.steppers import ETDRK4
+from voxdask.system import Operators
 from voxdask.windows import Chain, Link, Use
 
 NOTHING = Rates(evaluate=0, around=0, forward=0, finish=0, add=0, through=0, moved=0, turn=0, file=0)
@@ -37,7 +41,7 @@ def semi_implicit(problem: Problem) -> Route:
     state, spectra = problem.stream_width("state"), problem.stream_width("spectra")
     links = (Link((Use(0), Use(1)), (2,), "finish"), Link((Use(2, problem.halo),), (3,), "forward"))
     chain = Chain(links, frozenset([2, 3]), (spectra, state, state, spectra))
-    return Route(1, 1, (chain,), (chain,), ((1, 1),), 1, 1)
+    return Route(1, 1, (chain,), (chain,), (Transform(1, 1, 1),), 1, 1)
 
 
 def plan_of(tier: str, threads: int, chunk_rows: int = 15) -> Plan:
@@ -108,7 +112,7 @@ def made_up() -> xr.Dataset:
 @pytest.mark.parametrize(
     ("stepper", "limit", "resident"),
     [("imex", "20MB", "some"), ("imex", "21MB", "all"), ("sbdf2", "21MB", "some"), ("rk4", "21MB", "no"),
-     ("rkc2", "21MB", "no")],
+     ("rkc2", "21MB", "no"), ("etdrk4", "20.5MB", "no"), ("etdrk4", "22MB", "some")],
 )  # fmt: skip
 def test_bytes_to_and_from_the_disk(
     stepper: str, limit: str, resident: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -140,6 +144,13 @@ def test_bytes_to_and_from_the_disk(
         shutil.rmtree(path)
         assert 0.95 * plan.disk_bytes <= max(stored) <= plan.disk_bytes
     assert (totals[1] - totals[0]) / 16 == pytest.approx(plan.traffic_bytes, rel=0.05)
+
+
+def test_a_stage_moves_what_it_reads_and_what_it_changes() -> None:
+    """ETDRK4: the first stage saves a spectrum, the second reads it and saves another, the third makes one of both."""
+    operators = Operators(equation_of(vd.models.CahnHilliard()), ("z", "y", "x"))
+    (route,) = routes(ETDRK4(), operators, constants=False, weighted=False, width=PROBLEM.stream_width)
+    assert route.pencils == (Transform(1, 2, 2), Transform(2, 2, 3), Transform(3, 2, 3), Transform(2, 1, 2))
 
 
 def test_a_plan_without_measuring_foresees_no_time() -> None:

@@ -281,6 +281,22 @@ def test_a_filter_combines_spectra_in_place() -> None:
     np.testing.assert_allclose((r, s), expected, rtol=1e-15)
 
 
+def test_a_filter_says_what_it_reads_and_writes() -> None:
+    """What stays as it is isn't written, nor read unless it goes into something else."""
+    one = sp.Integer(1)
+    gains = (("r", (("r", one), ("s", k))), ("s", (("s", one),)), ("p", (("p", one),)))
+    mix = compile_filter(gains, ("x",))
+    assert (mix.targets, mix.writes, mix.reads, mix.arrays) == (("r", "s", "p"), ("r",), ("r", "s"), ("r", "s"))
+    r, s = np.arange(4.0), np.arange(4.0) ** 2
+    s.flags.writeable = False
+    mix({"r": r, "s": s}, [np.zeros(4)], {"k": 2.0})
+    np.testing.assert_array_equal(r, np.arange(4) + 2 * s)
+    made = compile_filter((("s", (("r", one),)),), ("x",))
+    assert (made.targets, made.writes, made.reads) == (("s",), ("s",), ("r",))
+    with pytest.raises(ValueError, match=r"a filter of \['s', 'p'\] changes no spectrum"):
+        compile_filter(gains[1:], ("x",))
+
+
 def test_a_filter_knows_no_position() -> None:
     with pytest.raises(ValueError, match="depends on position"):
         compile_filter((("r", (("r", 1 + x * q_x),)),), ("x",))

@@ -17,7 +17,7 @@ from voxdask.pencil import split
 from voxdask.planning import spilled_seconds
 from voxdask.plans import Plan
 from voxdask.problem import Problem
-from voxdask.spilling import Cut, Route, pencil_bytes, window_bytes
+from voxdask.spilling import Cut, Route, Transform, pencil_bytes, window_bytes
 from voxdask.units import format_bytes, parse_bytes
 from voxdask.windows import AHEAD, Chain, Link, Use
 
@@ -60,7 +60,8 @@ def routes(problem: Problem) -> list[Route]:
         finish = Link((Use(read), Use(old)), (new,), "finish")
         links = (finish, Link((Use(new, problem.halo),), (out,), "forward"))
         step = Chain(links, frozenset([new, out]), (spectra, state, state, spectra))
-        return [Route(1, 1, (step,), (step,), ((problem.spectra, problem.spectra),), problem.registers, 1)]
+        every = (Transform(problem.spectra, problem.spectra, problem.spectra),)
+        return [Route(1, 1, (step,), (step,), every, problem.registers, 1)]
     found = []
     for depth in range(1, 5):
         links = tuple(Link((Use(k, problem.halo), Use(0)), (k + 1,)) for k in range(depth))

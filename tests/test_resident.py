@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import voxdask as vd
 from voxdask import backend
 from voxdask.boundary import Axis, End
-from voxdask.pencil import GridTransform, split
+from voxdask.pencil import TRANSFORMED, GridTransform, saved_name, split
 from voxdask.resident import ResidentSpectra
 from voxdask.spilling import pencils_held
 
@@ -33,7 +33,7 @@ def test_rows_and_pencils(shape: tuple[int, ...], first: str, data: Any) -> None
     transform = transform_of(shape, first)
     rows, columns, *rest = transform.spectrum_shape
     stay, wide = data.draw(st.integers(1, columns)), data.draw(st.integers(1, columns))
-    resident = ResidentSpectra(transform, stay, wide)
+    resident, kept = ResidentSpectra(transform, stay, wide), (saved_name(0), saved_name(1))
     expected = {
         name: np.random.default_rng(k).random(transform.spectrum_shape).astype(transform.spectrum_dtype)
         for k, name in enumerate("ab")
@@ -43,7 +43,7 @@ def test_rows_and_pencils(shape: tuple[int, ...], first: str, data: Any) -> None
             resident.put(name, lo, array[lo:hi])
     for name, array in expected.items():
         for start, stop in split(stay, wide):
-            pencil, *saved = resident.pencil(name, start, 2)
+            pencil, *saved = resident.pencil(name, start, (TRANSFORMED, *kept)).values()
             assert pencil.flags.c_contiguous and pencil.ctypes.data % 64 == 0
             np.testing.assert_array_equal(pencil, array[:, start:stop])
             assert [block.shape for block in saved] == [(transform.modes_shape[0], stop - start, *rest)] * 2
@@ -57,7 +57,7 @@ def test_rows_and_pencils(shape: tuple[int, ...], first: str, data: Any) -> None
         resident.get(name, lo, out)
         np.testing.assert_array_equal(out[:, :stay], array[lo:, :stay])
         assert (out[:, stay:] == -1).all()
-        assert all((resident.pencil(name, start, 2)[2] == start).all() for start, _ in split(stay, wide))
+        assert all((resident.pencil(name, start, kept)[kept[1]] == start).all() for start, _ in split(stay, wide))
 
 
 @pytest.mark.parametrize("columns", [0, 3])

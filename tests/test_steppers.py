@@ -13,9 +13,25 @@ import sympy as sp
 from conftest import DEEP
 
 import voxdask as vd
+from voxdask import chunked
+from voxdask.block import BlockFields
+from voxdask.chunked_runner import ChunkedRunner
 from voxdask.kernels import compile_filter
 from voxdask.phi import Phi1, Phi2, Phi3
-from voxdask.steppers import ETD1, ETDRK4, IMEX, RK4, RKC1, RKC2, SBDF2, Euler, stepper_of
+from voxdask.steppers import (
+    ETD1,
+    ETDRK4,
+    IMEX,
+    RK4,
+    RKC1,
+    RKC2,
+    SBDF2,
+    AdaptiveIMEX,
+    Euler,
+    Tsit5,
+    is_adaptive,
+    stepper_of,
+)
 from voxdask.steppers.chebyshev import Recurrence
 from voxdask.verify import solution_order
 
@@ -76,6 +92,32 @@ def test_tiers_agree(stepper: Any, boundary: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(spilled.c[-1], block, rtol=0, atol=1e-13)
     again = vd.simulate(model, ds.chunk({"y": 3}), **common)
     np.testing.assert_allclose(again.c[-1], block, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("stepper", [*ALL, Tsit5(), AdaptiveIMEX()], ids=[*NAMES, "tsit5", "adaptive-imex"])
+def test_chunks_evaluate_no_more_than_a_block(stepper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over batch after batch: what one batch of steps leaves behind must not have its past made again in the next."""
+    ran: dict[str, list[None]] = {"block": [], "chunks": []}
+    evaluate, advance = BlockFields._evaluate, chunked.advance_slab
+
+    def in_block(*args: Any, **options: Any) -> None:
+        ran["block"].append(None)
+        evaluate(*args, **options)
+
+    def in_chunks(*args: Any) -> Any:
+        ran["chunks"].append(None)
+        return advance(*args)
+
+    monkeypatch.setattr(BlockFields, "_evaluate", in_block)
+    monkeypatch.setattr(chunked, "advance_slab", in_chunks)
+    model, steps = vd.models.CahnHilliard(), 3 * ChunkedRunner.batch + 1
+    common: dict[str, Any] = {"dt": 1e-3, "steps": steps, "stepper": stepper, "progress": False}
+    if is_adaptive(stepper):
+        common = {"t_end": 0.2, "dt": 1e-3, "stepper": stepper, "progress": False}
+    block = vd.simulate(model, make_ds(), **common)
+    run = vd.simulate(model, make_ds(), chunks=4, **common)
+    np.testing.assert_allclose(run.c, block.c, rtol=0, atol=1e-13)
+    assert len(ran["chunks"]) == 3 * len(ran["block"])  # slabs of 4, 4 and 3 rows
 
 
 @pytest.mark.parametrize("stepper", [SBDF2(), ETDRK4(), RKC2(3)], ids=["sbdf2", "etdrk4", "rkc2"])

@@ -98,7 +98,7 @@ def test_spectra(kind: str, shape: tuple[int, ...], rows: int, columns: int, dat
             np.testing.assert_array_equal(pencil, array[:, start:stop])
             array[:, start:stop] *= 2 + start
             spectra.write_columns(name, start, pencil * (2 + start))
-            spectra.write_saved(name, 1, start, pencil)
+            spectra.write_saved(name, "saved1", start, pencil)
     lo = data.draw(st.integers(0, whole[0]))
     hi = data.draw(st.integers(lo, whole[0]))
     for name, array in expected.items():
@@ -107,7 +107,7 @@ def test_spectra(kind: str, shape: tuple[int, ...], rows: int, columns: int, dat
         np.testing.assert_array_equal(out, array[lo:hi])
         for start, stop in cuts(whole[1], columns):
             saved = np.empty((whole[0], stop - start, *whole[2:]), dtype)
-            spectra.read_saved(name, 1, start, saved)
+            spectra.read_saved(name, "saved1", start, saved)
             np.testing.assert_array_equal(saved * (2 + start), array[:, start:stop])
 
 

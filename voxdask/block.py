@@ -17,10 +17,10 @@ from voxdask import backend, halo, passes, tiles
 from voxdask.halo import ArrayRows, PaddedRows, Rows
 from voxdask.kernels import Filter, Kernel, Update
 from voxdask.passes import Context
-from voxdask.pencil import split
+from voxdask.pencil import TRANSFORMED, split
 from voxdask.plans import DEVICE_SUMS, Plan
 from voxdask.steppers.base import RATE, Target, Terms
-from voxdask.system import SUM, Operators, System, saved_by
+from voxdask.system import SUM, Operators, System, saved_in
 from voxdask.tiles import Workspace
 
 
@@ -92,7 +92,7 @@ class BlockFields:
         self.slabs = split(system.grid.shape[0], rows)
         self.pencils = split(plan.problem.columns, columns)
         self._threads = ThreadPoolExecutor(1 if like is not None else plan.threads, "voxdask")
-        self._spectra: dict[str, list[Any]] = {}
+        self._spectra: dict[str, dict[str, Any]] = {}
         self._padded = tuple(n + 2 * self.depth for n in system.grid.shape)
         self.constants: dict[str, PaddedRows] = {}
         for name, array in constants.items():
@@ -173,12 +173,12 @@ class BlockFields:
 
     def _through(self, filters: Sequence[Filter], t: float, dt: float) -> None:
         """One sweep of pencils: transforms along the first axis, and the filters."""
-        count = saved_by(filters)
-        stored = {name: [self._spectrum(name, k + 1) for k in range(count)] for name in self.system.fields}
+        named = tuple(zip(self.system.fields, filters, strict=True))
+        stored = {name: {kept: self._spectrum(name, kept) for kept in saved_in(each.arrays)} for name, each in named}
 
         def through(start: int, stop: int) -> None:
-            for name, multiply in zip(self.system.fields, filters, strict=True):
-                pencil = self._spectrum(name, 0)[:, start:stop]
+            for name, multiply in named:
+                pencil = self._spectrum(name)[:, start:stop]
 
                 def columns(a: int, b: int, pencil: Any = pencil) -> Any:
                     return pencil[:, a:b]
@@ -187,9 +187,9 @@ class BlockFields:
                     if self.like is None:
                         pencil[:, a:b] = made
                     else:
-                        self._spectra[name][0] = made
+                        self._spectra[name][TRANSFORMED] = made
 
-                beside = [spectrum[:, start:stop] for spectrum in stored[name]]
+                beside = {kept: spectrum[:, start:stop] for kept, spectrum in stored[name].items()}
                 if not passes.through(
                     self.context, multiply, start, stop, columns, keep, t, dt, beside, self.workspace
                 ):  # fmt: skip
@@ -265,9 +265,9 @@ class BlockFields:
         def work(lo: int, hi: int) -> None:
             def keep(name: str, a: int, b: int, rows: Any) -> None:
                 if self.like is None:
-                    self._spectrum(name, 0)[lo + a : lo + b] = rows
+                    self._spectrum(name)[lo + a : lo + b] = rows
                 else:
-                    self._spectra[name] = [rows, *self._spectra.get(name, [])[1:]]
+                    self._spectra.setdefault(name, {})[TRANSFORMED] = rows
 
             bases, out = self._slabs_of(results, lo, hi)
             passes.advance(
@@ -277,7 +277,7 @@ class BlockFields:
             )  # fmt: skip
 
         for name in self.system.fields if spectral and self.like is None else ():
-            self._spectrum(name, 0)  # there before threads ask for it
+            self._spectrum(name)  # there before threads ask for it
 
         self._sweep(work, self.slabs)
 
@@ -303,7 +303,7 @@ class BlockFields:
                 weight = self.system.weights.get(name)
                 bases = {f"base0_{k}_{SUM}": state.arrays[name][rows] for k, state in result.bases}
                 passes.backward(
-                    self.context, name, kernel, lo, hi, ArrayRows(self._spectrum(name, 0)), bases,
+                    self.context, name, kernel, lo, hi, ArrayRows(self._spectrum(name)), bases,
                     result.scales[:-1], self.constants[weight.field] if weight else None, end,
                     result.state.arrays[name][rows],
                 )  # fmt: skip
@@ -311,21 +311,19 @@ class BlockFields:
         self._sweep(work, self.slabs)
         if self.like is not None:  # whoever needs memory next may have it
             for spectra in self._spectra.values():
-                spectra[0] = None
+                del spectra[TRANSFORMED]
         return result.state
 
     def _blocks_of(self, terms: Iterable[tuple[BlockState, float]], name: str, lo: int, hi: int) -> Iterator[Any]:
         """Rows of a field of one state after the other."""
         return ((state.inside(name)[lo:hi], c) for state, c in terms)
 
-    def _spectrum(self, name: str, number: int) -> Any:
-        """The spectrum of a field (number 0), or one that a step keeps from one evaluation to the next."""
-        transform, made = self.system.transform, self._spectra.setdefault(name, [])
-        while len(made) <= number:
-            modes = (transform.modes_shape, transform.modes_dtype)
-            shape, dtype = modes if made else (transform.spectrum_shape, transform.spectrum_dtype)
-            made.append(self.xp.empty(shape, dtype))
-        return made[number]
+    def _spectrum(self, name: str, which: str = TRANSFORMED) -> Any:
+        """The spectrum of a field, or one that a step keeps from one evaluation to the next."""
+        made = self._spectra.setdefault(name, {})
+        if which not in made:
+            made[which] = self.xp.empty(*self.system.transform.layout(which))
+        return made[which]
 
     def _sweep(self, work: Callable[[int, int], None], ranges: list[tuple[int, int]]) -> None:
         for _ in self._each(ranges)(lambda bounds: work(*bounds), ranges):

@@ -21,7 +21,7 @@ from voxdask import graph, tiles
 from voxdask.graph import Value
 from voxdask.kernels import Filter, Kernel, Update
 from voxdask.passes import Context
-from voxdask.pencil import split
+from voxdask.pencil import TRANSFORMED, split
 from voxdask.plans import Plan
 from voxdask.slabs import (
     Pending,
@@ -34,7 +34,7 @@ from voxdask.slabs import (
     update_slab,
 )
 from voxdask.steppers.base import RATE, Target, Terms
-from voxdask.system import Operators, System, saved_by
+from voxdask.system import Operators, System, saved_in
 from voxdask.windows import domain_rows
 
 #: A slab finishes its ghost rows itself if it is at least so many times thicker than they are deep.
@@ -97,7 +97,7 @@ class ChunkedFields:
         self.constants = {name: list(chunks) for name, chunks in constants.items()}
         self._token, self._count, self.tasks = uuid.uuid4().hex[:12], itertools.count(), 0
         self._kernels: dict[Kernel | Filter, Value] = {}
-        self._kept: dict[str, list[list[Any]]] = {}
+        self._kept: dict[str, dict[str, list[Any]]] = {}
         context = Context.of(system, operators, plan)
         self.context = graph.constant(f"voxdask-context-{self._token}", context)
 
@@ -126,24 +126,24 @@ class ChunkedFields:
         terms = base or ((v, 1.0),)
         made: tuple[Target, ...] = ((source or RATE), *([keep] if keep else [])) if source or keep else ()
         forward = self._advanced(t, v, made, arrive, spectrum=True, parts=parts)
-        pencils, beside = {}, {}
+        pencils = {}
         for name, multiply in zip(self.system.fields, filters, strict=True):
-            kept = self._kept.get(name, [])[: saved_by([multiply])]
-            through = []
+            kept, through = self._kept.pop(name, {}), []
             for j, (start, stop) in enumerate(self.pencils):
                 rows = [self.item(result, (name, j)) for result in forward] if self.distributed else forward
-                stored = [spectrum[j] for spectrum in kept]
+                # what it does not read must not come in: that would have all of its past made again
+                stored = {each: kept[each][j] for each in saved_in(multiply.reads)}
                 through.append(
                     self.task(
                         "pencil", filter_pencil,
                         self.context, name, multiply, start, stop, self.slabs, rows, self.distributed, t, dt, stored,
                     )
                 )  # fmt: skip
-            if saves := len(multiply.arrays) - 1:
-                beside[name] = [[self.item(pencil, k + 1) for pencil in through] for k in range(saves)]
-                through = [self.item(pencil, 0) for pencil in through]
+            if saved_in(multiply.writes):
+                written = {each: [self.item(pencil, each) for pencil in through] for each in multiply.writes}
+                through, kept = written[TRANSFORMED], kept | written
             pencils[name] = through
-        self._kept = beside
+            self._kept[name] = {each: kept[each] for each in saved_in(multiply.targets)}
         for state, _ in terms:
             self.settle(state)
         states = [ChunkedState(None, Unfinished(pencils, terms, arrive))]

@@ -134,7 +134,7 @@ def sweep_seconds(
 
 
 def pencils_seconds(
-    transforms: Sequence[tuple[int, int]],
+    transforms: Sequence[int],
     columns: int,
     column_bytes: int,
     wide: int,
@@ -149,8 +149,8 @@ def pencils_seconds(
 
     Parameters
     ----------
-    transforms : sequence of (int, int)
-        For each transform, spectra that are read and written.
+    transforms : sequence of int
+        For each transform, spectra that are read or written, twice if both.
     columns, column_bytes : int
         Columns of a spectrum of all fields, and bytes of one.
     wide, tile_columns : int
@@ -165,8 +165,8 @@ def pencils_seconds(
         Columns, of all these, that stay in memory.
     """
     seconds, streamed = 0.0, columns - resident
-    for read, written in transforms:
-        moved = (read + written) * column_bytes * rates.moved
+    for spectra in transforms:
+        moved = spectra * column_bytes * rates.moved
         at_work = _at_work(shares(wide, tile_columns, threads, ahead), threads, ahead)
         seconds += (columns * rates.through + streamed * moved) / at_work
         if not resident:  # while the first pencil is read and the last one written, nothing else is to be done

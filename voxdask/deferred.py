@@ -197,11 +197,8 @@ class Deferred(ABC):
         """Run a chain; `streams` are those that it numbers."""
 
     @abstractmethod
-    def transform(self, filters: Sequence[Filter], t: float, dt: float, saved: int) -> None:
-        """Transform all spectra along the first axis, combine modes, and transform back.
-
-        As many spectra as are `saved` were kept by the last evaluation.
-        """
+    def transform(self, filters: Sequence[Filter], t: float, dt: float) -> None:
+        """Transform all spectra along the first axis, combine modes, and transform back."""
 
     @abstractmethod
     def width(self, kind: Kind) -> Width:
@@ -238,7 +235,7 @@ class Deferred(ABC):
         terms = tuple((state.stream, c) for state, c in base or ((v, 1.0),))
         self._note_advance(t, v, made, Stream("spectra", self.spectra), arrive)
         self.flush()
-        self.transform(filters, t, dt, saved)
+        self.transform(filters, t, dt)
         new = Stream("state", free=self.free)
         weights = self.constants if self.weighted else None
         self.chain.append(Finish(arrive, Stream("spectra", self.spectra), terms, weights, new))

@@ -78,7 +78,7 @@ def _seconds_in_memory(plan: Plan, route: Route, rates: Rates) -> float:
 def _streamed_bytes(plan: Plan, route: Route) -> int:
     """Bytes that the sweeps of a step read and write."""
     rows = sum(chain.traffic for chain in route.chains) * plan.problem.shape[0]
-    spectra = sum(read + written for read, written in route.pencils)
+    spectra = sum(each.read + each.written for each in route.pencils)
     streamed = plan.problem.shape[0] * plan.streamed_columns * plan.problem.mode_bytes
     return (rows + spectra * plan.problem.fields * streamed) // route.steps
 

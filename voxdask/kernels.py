@@ -355,16 +355,25 @@ class Filter:
     axes : tuple of str
     parameters : tuple of str
         Numbers that a call supplies.
-    arrays : tuple of str
-        Names of the spectra, those that are written first.
+    targets : tuple of str
+        Spectra that somebody needs afterwards; others may be given up.
+    writes, reads : tuple of str
+        Spectra that change, and those that go into them; a target that becomes itself does not change.
     """
 
     axes: tuple[str, ...]
     parameters: tuple[str, ...]
     numbers: tuple[float, ...]
-    arrays: tuple[str, ...]
+    targets: tuple[str, ...]
+    writes: tuple[str, ...]
+    reads: tuple[str, ...]
     host: str
     device: str
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the spectra that a call takes, those that are written first."""
+        return tuple(dict.fromkeys((*self.writes, *self.reads)))
 
     def __call__(
         self, spectra: Mapping[str, Any], squares: Sequence[Any], parameters: Mapping[str, float]
@@ -397,7 +406,7 @@ class Filter:
         extents = map(np.int32, some.shape)
         function = _load_device(self.device, real.char).get_function("combine")
         backend.launch(function, some.shape, (*modes, *along, packed, *extents, components))
-        for block, contiguous in zip(blocks, modes, strict=True):
+        for block, contiguous in zip(blocks[: len(self.writes)], modes, strict=False):
             if contiguous is not block:
                 block[...] = contiguous
 
@@ -413,13 +422,18 @@ def compile_filter(gains: Gains, axes: tuple[str, ...]) -> Filter:
     Parameters
     ----------
     gains : tuple of (str, tuple of (str, Expr))
-        For every spectrum that is written the spectra that go into it, each with its gain in ``q_<axis>``,
+        For every spectrum that is needed afterwards the spectra that go into it, each with its gain in ``q_<axis>``,
         the squared wavenumbers, and parameters.
     axes : tuple of str
 
     Returns
     -------
     Filter
+
+    Raises
+    ------
+    ValueError
+        If a gain depends on position, or no spectrum changes.
 
     Examples
     --------
@@ -430,9 +444,21 @@ def compile_filter(gains: Gains, axes: tuple[str, ...]) -> Filter:
     >>> spectrum
     array([1.  , 0.5 , 0.25])
     """
-    expressions = [gain for _, terms in gains for _, gain in terms]
+    changes = [(name, dict(terms)) for name, terms in gains if dict(terms) != {name: 1}]
+    if not changes:
+        raise ValueError(f"a filter of {[name for name, _ in gains]} changes no spectrum")
+    expressions = [gain for _, terms in changes for gain in terms.values()]
     parameters = {s.name for expression in expressions for s in expression.atoms(Parameter)}
     scalars = Scalars(tuple(sorted(parameters)))
-    loop = mode_loop([dict(terms) for _, terms in gains], [name for name, _ in gains], axes)
+    loop = mode_loop([terms for _, terms in changes], [name for name, _ in changes], axes)
     host, device = numba_source([loop], scalars), cuda_source([loop], scalars)
-    return Filter(axes, scalars.parameters, scalars.values(), (*loop.writes, *loop.reads), host, device)
+    return Filter(
+        axes=axes,
+        parameters=scalars.parameters,
+        numbers=scalars.values(),  # printing collects them
+        targets=tuple(name for name, _ in gains),
+        writes=loop.writes,
+        reads=tuple(dict.fromkeys(name for _, terms in changes for name in terms)),
+        host=host,
+        device=device,
+    )

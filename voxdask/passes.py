@@ -147,7 +147,7 @@ def through(
     target: Callable[[int, int, Any], None],
     t: float,
     dt: float,
-    saved: Sequence[Any],
+    saved: Mapping[str, Any],
     workspace: Workspace | None = None,
 ) -> bool:
     """Transform columns [start, stop) of a spectrum along the first axis, combine modes, and transform back.
@@ -163,7 +163,7 @@ def through(
     target : callable
         ``target(a, b, columns)`` is given columns [start + a, start + b) of the result.
     t, dt : float
-    saved : sequence of array
+    saved : mapping of str to array
         The same columns of spectra that are kept between evaluations; the filter may change them.
     workspace : Workspace, optional
 
@@ -174,7 +174,7 @@ def through(
     """
     finite, values = True, context.system.values(t, dt=dt)
     for a, b in split(stop - start, context.columns):
-        narrow = [block[:, a:b] for block in saved]
+        narrow = {kept: block[:, a:b] for kept, block in saved.items()}
         made = tiles.filtered(context.system, source(a, b), start + a, multiply, values, narrow, workspace)
         middle = len(made) // 2  # rows at the ends may be held, and zero
         finite = tiles.finite(made[middle : middle + 1]) and finite

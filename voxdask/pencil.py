@@ -8,7 +8,7 @@ three separate things, and only the last two know of tiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -159,13 +159,19 @@ class GridTransform:
         """Type of a spectrum that is transformed along the first axis too."""
         return np.result_type(self.dtype, np.complex64) if self.half == 0 else self.spectrum_dtype
 
+    def layout(self, which: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of a spectrum: of :data:`TRANSFORMED`, or of one that is saved."""
+        if which == TRANSFORMED:
+            return self.spectrum_shape, self.spectrum_dtype
+        return self.modes_shape, self.modes_dtype
+
     def filter_pencil(
         self,
         block: Any,
         start: int,
         gain: Filter,
         parameters: Mapping[str, float],
-        saved: Sequence[Any] = (),
+        saved: Mapping[str, Any] | None = None,
         *,
         overwrite: bool = False,
     ) -> Any:
@@ -177,11 +183,11 @@ class GridTransform:
             Columns ``start`` and following of a spectrum, every row of them.
         start : int
         gain : Filter
-            Of :data:`TRANSFORMED` and the spectra ``saved_name(0)``, ``saved_name(1)``, ...; it is given :data:`SCALE`.
+            Of :data:`TRANSFORMED` and spectra that were saved; it is given :data:`SCALE`.
         parameters : mapping of str to float
-        saved : sequence of array
-            The same columns of spectra of shape :attr:`modes_shape` and type :attr:`modes_dtype`, which the gain may
-            change.
+        saved : mapping of str to array, optional
+            By :func:`saved_name` the same columns of spectra of shape :attr:`modes_shape` and type
+            :attr:`modes_dtype`, which the gain may change.
         overwrite : bool
             The block may be used as workspace.
 
@@ -197,7 +203,7 @@ class GridTransform:
         else:
             modes = transforms.forward(block, transform, 0, overwrite=overwrite, fft=fft)
         squares = [xp.asarray(q) for q in self.squares]
-        spectra = {TRANSFORMED: modes, **{saved_name(k): kept for k, kept in enumerate(saved)}}
+        spectra = {TRANSFORMED: modes, **(saved or {})}
         values = {**parameters, SCALE.name: self.scale}
         if len(squares) == 1:
             gain({name: spectrum[:, 0] for name, spectrum in spectra.items()}, squares, values)

@@ -280,8 +280,8 @@ def spilled_seconds(
     )
     slabs, fields = math.ceil(problem.shape[0] / found.rows), problem.fields
     seconds += pencils_seconds(
-        route.pencils, fields * problem.columns, problem.column_bytes, found.columns, tile_columns, slabs, threads,
-        rates, found.ahead, fields * found.resident,
+        [each.read + each.written for each in route.pencils], fields * problem.columns, problem.column_bytes,
+        found.columns, tile_columns, slabs, threads, rates, found.ahead, fields * found.resident,
     )  # fmt: skip
     return seconds / route.steps
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from voxdask.deferred import Advance, Deferred, Kind, Link, Stream, StreamedState
 from voxdask.kernels import Filter
-from voxdask.spilling import Route
+from voxdask.spilling import Route, Transform
 from voxdask.steppers import Stepper, is_adaptive
 from voxdask.steppers.adaptive import first_step
 from voxdask.steppers.base import Terms
-from voxdask.system import Operators, saved_by
+from voxdask.system import Operators, saved_in
 from voxdask.windows import Chain, Width
 
 #: Evaluations in one sweep that are worth a thought, and steps.
@@ -27,7 +27,7 @@ class _Rehearsal(Deferred):
         super().__init__(operators, depth, Stream("constants", object()) if constants else None, weighted)
         self._width = width
         self.chains: list[Chain] = []
-        self.pencils: list[tuple[int, int]] = []
+        self.pencils: list[Transform] = []
         self.states = self.evaluations = 0
 
     def new_storage(self) -> Any:
@@ -44,8 +44,13 @@ class _Rehearsal(Deferred):
         self.chains.append(chain)
         self.evaluations += sum(isinstance(link, Advance) for link in links)
 
-    def transform(self, filters: Sequence[Filter], t: float, dt: float, saved: int) -> None:
-        self.pencils.append((1 + saved, 1 + saved_by(filters)))
+    def transform(self, filters: Sequence[Filter], t: float, dt: float) -> None:
+        # what is transformed is read, even if no mode of it is
+        read, written, held = (
+            max(1 + len(saved_in(names)) for names in every)
+            for every in zip(*((each.reads, each.writes, each.arrays) for each in filters), strict=True)
+        )
+        self.pencils.append(Transform(read, written, held))
 
     def error(self, terms: Terms, u: StreamedState, v: StreamedState, atol: float, rtol: float) -> float:
         self.sizes(terms, u, v, atol, rtol)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from voxdask.at_hand import view
-from voxdask.pencil import GridTransform, split
+from voxdask.pencil import TRANSFORMED, GridTransform, split
 from voxdask.recycler import pages
 from voxdask.windows import aligned
 
@@ -26,7 +26,7 @@ class ResidentSpectra:
 
     def __init__(self, transform: GridTransform, columns: int, wide: int) -> None:
         self.transform, self.columns, self.wide = transform, columns, wide
-        self._arrays: dict[tuple[str, int | None], list[np.ndarray]] = {}
+        self._arrays: dict[tuple[str, str], list[np.ndarray]] = {}
         self._lock = threading.Lock()
 
     def between(self, streamed: int) -> list[tuple[int, int]]:
@@ -40,10 +40,9 @@ class ResidentSpectra:
         """Let the memory go."""
         self._arrays.clear()
 
-    def pencil(self, name: str, start: int, saved: int) -> list[np.ndarray]:
-        """Every row of the pencil that begins at a column, and of as many spectra that are saved."""
-        numbers: Sequence[int | None] = (None, *range(saved))
-        return [self._pencils(name, number)[start // self.wide] for number in numbers]
+    def pencil(self, name: str, start: int, spectra: Iterable[str]) -> dict[str, np.ndarray]:
+        """Every row of the pencil that begins at a column, of the spectrum between two sweeps and of those saved."""
+        return {which: self._pencils(name, which)[start // self.wide] for which in spectra}
 
     def put(self, name: str, lo: int, rows: Any) -> None:
         """Overwrite rows from `lo` on by the first columns of these."""
@@ -55,15 +54,13 @@ class ResidentSpectra:
         for (start, stop), pencil in zip(split(self.columns, self.wide), self._pencils(name), strict=True):
             out[:, start:stop] = pencil[lo : lo + len(out)]
 
-    def _pencils(self, name: str, number: int | None = None) -> list[np.ndarray]:
+    def _pencils(self, name: str, which: str = TRANSFORMED) -> list[np.ndarray]:
         """Of the spectrum between two sweeps, or of one that was saved."""
-        transform, key = self.transform, (name, number)
         with self._lock:
-            if key not in self._arrays:
-                rows, _, *rest = transform.spectrum_shape if number is None else transform.modes_shape
-                dtype = transform.spectrum_dtype if number is None else transform.modes_dtype
-                self._arrays[key] = _in_one_piece(split(self.columns, self.wide), rows, rest, dtype)
-            return self._arrays[key]
+            if (name, which) not in self._arrays:
+                (rows, _, *rest), dtype = self.transform.layout(which)
+                self._arrays[name, which] = _in_one_piece(split(self.columns, self.wide), rows, rest, dtype)
+            return self._arrays[name, which]
 
 
 def _in_one_piece(

@@ -18,9 +18,9 @@ from voxdask import backend, halo, passes, tiles
 from voxdask.halo import GatheredRows, PieceRows
 from voxdask.kernels import Filter, Kernel
 from voxdask.passes import Context
-from voxdask.pencil import split
+from voxdask.pencil import TRANSFORMED, split
 from voxdask.recycler import Recycler, keep_freed
-from voxdask.system import SUM, System
+from voxdask.system import SUM, System, saved_in
 from voxdask.tiles import Workspace
 from voxdask.windows import domain_rows
 
@@ -144,21 +144,21 @@ def filter_pencil(
     cut: bool,
     t: float,
     dt: float,
-    stored: Sequence[Any],
+    stored: Mapping[str, Any],
 ) -> Any:
     """Columns of a field's spectrum, filtered; from what slabs made, whole or `cut` to the columns.
 
-    A filter that saves spectra gives these too.
+    A filter reads what is `stored`, and leaves it as it is; if it writes spectra to be saved, they are given by name.
     """
     keep_freed()
     transform, first = context.system.transform, 0 if cut else start
-    parts = [made if cut else made[name] for made in rows]
+    parts = [block if cut else block[name] for block in rows]
     shape = (slabs[-1][1], stop - start, *transform.spectrum_shape[2:])
     pencil = _empty(shape, transform.spectrum_dtype, parts[0])
     modes = (transform.modes_shape[0], *shape[1:])
-    saved = [_empty(modes, transform.modes_dtype, parts[0]) for _ in multiply.arrays[1:]]
-    for block, values in zip(saved, stored, strict=False):  # more may be saved than were before
-        block[...] = values
+    made = {kept: _empty(modes, transform.modes_dtype, parts[0]) for kept in saved_in(multiply.writes)}
+    for kept in made.keys() & stored.keys():
+        made[kept][...] = stored[kept]
 
     def gather(a: int, b: int) -> Any:
         tile = _workspace.spaced("pencil", (shape[0], b - a, *shape[2:]), transform.spectrum_dtype, parts[0])
@@ -170,13 +170,14 @@ def filter_pencil(
         pencil[:, a:b] = columns
 
     def through(a: int, b: int) -> None:
+        narrow = {name: block[:, a:b] for name, block in {**stored, **made}.items()}
         passes.through(
             context, multiply, start + a, start + b, lambda c, d: gather(a + c, a + d),
-            lambda c, d, columns: keep(a + c, a + d, columns), t, dt, [block[:, a:b] for block in saved],
+            lambda c, d, columns: keep(a + c, a + d, columns), t, dt, narrow,
         )  # fmt: skip
 
     _by_threads(context, stop - start, parts[0], through)
-    return (pencil, *saved) if saved else pencil
+    return {TRANSFORMED: pencil, **made} if made else pencil
 
 
 def finish(context: Context, pending: Pending, start: int, stop: int, own: tuple[int, int]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 from voxdask.problem import Problem
 from voxdask.windows import Chain, aligned, sweep
@@ -20,6 +21,14 @@ LEAST_PARTS = 6
 #: Wide pencils, of more than so many bytes, are so many at the least: nothing else is done while the first is read and
 #: the last one written. Narrow ones would make files small.
 PENCIL_BYTES, WIDE_PENCILS = 32 << 20, 16
+
+
+class Transform(NamedTuple):
+    """Spectra of a field that a transform along the first axis reads and writes, and has at hand meanwhile."""
+
+    read: int
+    written: int
+    held: int
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class Route:
         The sweeps over rows in these steps, once they are under way.
     all_chains : tuple of Chain
         These, and those at the beginning and the end of a run.
-    pencils : tuple of (int, int)
-        For every transform in these steps, how many spectra are read and written.
+    pencils : tuple of Transform
+        Those in these steps.
     states : int
         States that lie in storage at once.
     kept : int
@@ -48,7 +57,7 @@ class Route:
     steps: int
     chains: tuple[Chain, ...]
     all_chains: tuple[Chain, ...]
-    pencils: tuple[tuple[int, int], ...]
+    pencils: tuple[Transform, ...]
     states: int
     kept: int
 
@@ -64,7 +73,7 @@ class Route:
     @property
     def spectra(self) -> int:
         """Spectra of a pencil that are at hand while it is transformed."""
-        return max((max(pair) for pair in self.pencils), default=0)
+        return max((each.held for each in self.pencils), default=0)
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,11 @@ class Spectra(Rows, Protocol):
 
     def write_columns(self, name: str, start: int, block: np.ndarray) -> None: ...
 
-    def read_saved(self, name: str, number: int, start: int, out: np.ndarray) -> None:
+    def read_saved(self, name: str, kept: str, start: int, out: np.ndarray) -> None:
         """The same of a spectrum that was saved."""
         ...
 
-    def write_saved(self, name: str, number: int, start: int, block: np.ndarray) -> None: ...
+    def write_saved(self, name: str, kept: str, start: int, block: np.ndarray) -> None: ...
 
 
 class RowsInFiles:
@@ -94,11 +94,11 @@ class SpectraInFiles:
         for lo, hi in split(files.shape[0], self.rows):
             files.write_chunk(self._index(lo // self.rows, start), block[lo:hi])
 
-    def read_saved(self, name: str, number: int, start: int, out: np.ndarray) -> None:
-        self._saved(name, number).read_chunk(self._index(0, start), out)
+    def read_saved(self, name: str, kept: str, start: int, out: np.ndarray) -> None:
+        self._saved(name, kept).read_chunk(self._index(0, start), out)
 
-    def write_saved(self, name: str, number: int, start: int, block: np.ndarray) -> None:
-        self._saved(name, number).write_chunk(self._index(0, start), block)
+    def write_saved(self, name: str, kept: str, start: int, block: np.ndarray) -> None:
+        self._saved(name, kept).write_chunk(self._index(0, start), block)
 
     def _pencils(self) -> list[tuple[int, int]]:
         return split(self.streamed, self.columns)
@@ -109,9 +109,9 @@ class SpectraInFiles:
     def _crossings(self, name: str) -> ChunkFiles:
         return self._made(f"spectrum_{name}", self.transform.spectrum_shape, self.transform.spectrum_dtype, self.rows)
 
-    def _saved(self, name: str, number: int) -> ChunkFiles:
+    def _saved(self, name: str, kept: str) -> ChunkFiles:
         shape = self.transform.modes_shape
-        return self._made(f"spectrum_{name}.saved{number}", shape, self.transform.modes_dtype, shape[0])
+        return self._made(f"spectrum_{name}.{kept}", shape, self.transform.modes_dtype, shape[0])
 
     def _made(self, name: str, shape: tuple[int, ...], dtype: Any, rows: int) -> ChunkFiles:
         with self._lock:
@@ -154,17 +154,17 @@ class SpectraInMemory:
     def write_columns(self, name: str, start: int, block: Any) -> None:
         transfer(block, self._spectrum(name)[:, start : start + block.shape[1]])
 
-    def read_saved(self, name: str, number: int, start: int, out: Any) -> None:
-        transfer(self._saved(name, number)[:, start : start + out.shape[1]], out)
+    def read_saved(self, name: str, kept: str, start: int, out: Any) -> None:
+        transfer(self._saved(name, kept)[:, start : start + out.shape[1]], out)
 
-    def write_saved(self, name: str, number: int, start: int, block: Any) -> None:
-        transfer(block, self._saved(name, number)[:, start : start + block.shape[1]])
+    def write_saved(self, name: str, kept: str, start: int, block: Any) -> None:
+        transfer(block, self._saved(name, kept)[:, start : start + block.shape[1]])
 
     def _spectrum(self, name: str) -> np.ndarray:
         return self._made(name, self.transform.spectrum_shape, self.transform.spectrum_dtype)
 
-    def _saved(self, name: str, number: int) -> np.ndarray:
-        return self._made(f"{name}.saved{number}", self.transform.modes_shape, self.transform.modes_dtype)
+    def _saved(self, name: str, kept: str) -> np.ndarray:
+        return self._made(f"{name}.{kept}", self.transform.modes_shape, self.transform.modes_dtype)
 
     def _made(self, name: str, shape: Sequence[int], dtype: Any) -> np.ndarray:
         with self._lock:
@@ -191,11 +191,11 @@ class Staged:
     def write_columns(self, name: str, start: int, block: Any) -> None:
         self.storage.write_columns(name, start, self._brought(block))
 
-    def read_saved(self, name: str, number: int, start: int, out: Any) -> None:
-        self._read(lambda buffer: self.storage.read_saved(name, number, start, buffer), out)
+    def read_saved(self, name: str, kept: str, start: int, out: Any) -> None:
+        self._read(lambda buffer: self.storage.read_saved(name, kept, start, buffer), out)
 
-    def write_saved(self, name: str, number: int, start: int, block: Any) -> None:
-        self.storage.write_saved(name, number, start, self._brought(block))
+    def write_saved(self, name: str, kept: str, start: int, block: Any) -> None:
+        self.storage.write_saved(name, kept, start, self._brought(block))
 
     def _read(self, fill: Callable[[np.ndarray], None], out: Any) -> None:
         buffer = self._buffer(out.shape, out.dtype)

@@ -24,7 +24,7 @@ from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream
 from voxdask.halo import ArrayRows, GatheredRows
 from voxdask.kernels import Filter, Update, update_of
 from voxdask.passes import Context
-from voxdask.pencil import split
+from voxdask.pencil import TRANSFORMED, split
 from voxdask.pipeline import SharedOut, at_once, pipeline
 from voxdask.plans import DEVICE_SUMS, Plan
 from voxdask.recycler import pages
@@ -32,7 +32,7 @@ from voxdask.resident import ResidentSpectra
 from voxdask.spilling import pencils_ahead, pencils_held
 from voxdask.steppers.base import Terms
 from voxdask.storage import Rows, Spectra
-from voxdask.system import SUM, Operators, System, saved_by
+from voxdask.system import SUM, Operators, System, saved_in
 from voxdask.tiles import Workspace
 from voxdask.units import format_bytes
 from voxdask.windows import Chain, Turn, Width, aligned, domain_rows
@@ -185,50 +185,50 @@ class StreamedFields(Deferred):
                 end=end, store=store, stored=stored, drop=drop, after=lambda t: turns[t].after,
             )  # fmt: skip
 
-    def transform(self, filters: Sequence[Filter], t: float, dt: float, saved: int) -> None:
+    def transform(self, filters: Sequence[Filter], t: float, dt: float) -> None:
         """Transform all spectra along the first axis, combine modes, and transform back."""
-        transform, count = self.system.transform, saved_by(filters)
+        transform, multiply = self.system.transform, dict(zip(self.system.fields, filters, strict=True))
         items = [(j, name) for j in range(len(self.pencils)) for name in self.system.fields]
-        multiply = dict(zip(self.system.fields, filters, strict=True))
-        held: dict[int, list[Any]] = {}
+        held: dict[int, dict[str, Any]] = {}
+        spectra = {name: (TRANSFORMED, *saved_in(each.arrays)) for name, each in multiply.items()}
         one = aligned(self.plan.problem.column_bytes * self.plan.pencil_columns)
-        pencils = pencils_held(self.plan.ahead)
-        memory = self._memory_of(pencils * (1 + count) * one if self.plan.streamed_columns else 0)
+        pencils, count = pencils_held(self.plan.ahead), max(map(len, spectra.values()))
+        memory = self._memory_of(pencils * count * one if self.plan.streamed_columns else 0)
 
         def take(k: int) -> None:
             j, name = items[k]
             start, stop = self.pencils[j]
             if start < self.resident.columns:
-                held[k] = self.resident.pencil(name, start, count)
+                held[k] = self.resident.pencil(name, start, spectra[name])
                 return
-            rest = (stop - start, *transform.spectrum_shape[2:])
-            modes = [((transform.modes_shape[0], *rest), transform.modes_dtype)] * count
-            kinds = [((transform.spectrum_shape[0], *rest), transform.spectrum_dtype), *modes]
-            first = k % pencils * len(kinds)
-            held[k] = [view(memory, (first + n) * one, *kind) for n, kind in enumerate(kinds)]
+            held[k] = {}
+            for place, which in enumerate(spectra[name], k % pencils * count):
+                (size, _, *rest), dtype = transform.layout(which)
+                held[k][which] = view(memory, place * one, (size, stop - start, *rest), dtype)
 
         @self._beside
         def load(k: int) -> None:
-            (j, name), (pencil, *kept) = items[k], held[k]
+            j, name = items[k]
             if (start := self.pencils[j][0] - self.resident.columns) < 0:
                 return
-            self.spectra.read_columns(name, start, pencil)
-            for number, block in enumerate(kept[:saved]):
-                self.spectra.read_saved(name, number, start, block)
+            self.spectra.read_columns(name, start, held[k][TRANSFORMED])
+            for kept in saved_in(multiply[name].reads):
+                self.spectra.read_saved(name, kept, start, held[k][kept])
 
         @self._beside
         def begin(k: int) -> None:
-            (j, name), (pencil, *kept) = items[k], held[k]
+            (j, name), blocks = items[k], held[k]
             start, stop = self.pencils[j]
 
             def through(a: int, b: int) -> None:
-                part, beside = pencil[:, a:b], [block[:, a:b] for block in kept]
+                parts = {which: block[:, a:b] for which, block in blocks.items()}
+                part = parts.pop(TRANSFORMED)
 
                 def keep(c: int, d: int, made: Any) -> None:
                     part[:, c:d] = made
 
                 if not passes.through(
-                    self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], keep, t, dt, beside,
+                    self.context, multiply[name], start + a, start + b, lambda c, d: part[:, c:d], keep, t, dt, parts,
                     self.workspace,
                 ):  # fmt: skip
                     self.finite = False  # threads may only ever clear it
@@ -241,12 +241,12 @@ class StreamedFields(Deferred):
 
         @self._beside
         def store(k: int) -> None:
-            (j, name), (pencil, *kept) = items[k], held[k]
+            j, name = items[k]
             if (start := self.pencils[j][0] - self.resident.columns) < 0:
                 return
-            self.spectra.write_columns(name, start, pencil)
-            for number, block in enumerate(kept):
-                self.spectra.write_saved(name, number, start, block)
+            self.spectra.write_columns(name, start, held[k][TRANSFORMED])
+            for kept in saved_in(multiply[name].writes):
+                self.spectra.write_saved(name, kept, start, held[k][kept])
 
         def stored(k: int) -> None:
             del held[k]

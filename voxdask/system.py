@@ -5,7 +5,7 @@ A :class:`System` is small and can be sent to another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -184,6 +184,12 @@ def _gains(gain: Callable[..., tuple[sp.Expr, ...]], rate: sp.Expr, saved: int) 
     )
 
 
-def saved_by(filters: Sequence[Filter]) -> int:
-    """Number of spectra that filters read or write beside the one that is transformed."""
-    return max(len(filter.arrays) for filter in filters) - 1
+def saved_in(names: Iterable[str]) -> tuple[str, ...]:
+    """The spectra among some that steps keep from one evaluation to the next.
+
+    Examples
+    --------
+    >>> saved_in(("transformed", "saved0"))
+    ('saved0',)
+    """
+    return tuple(name for name in names if name != TRANSFORMED)

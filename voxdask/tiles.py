@@ -155,7 +155,7 @@ def filtered(
     start: int,
     gain: Filter,
     parameters: Mapping[str, float],
-    saved: Sequence[Any] = (),
+    saved: Mapping[str, Any] | None = None,
     workspace: Workspace | None = None,
 ) -> Any:
     """Columns of a spectrum, transformed along the first axis, with a gain, and back.

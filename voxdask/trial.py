@@ -23,7 +23,7 @@ from voxdask.plans import Plan
 from voxdask.prepare import Prepared
 from voxdask.steppers import Stepper, is_adaptive
 from voxdask.steppers.base import Terms
-from voxdask.system import System, saved_by
+from voxdask.system import System, saved_in
 
 #: Bytes of fields and spectra that do not stay in any cache.
 _BEYOND_CACHE = 128 << 20
@@ -162,13 +162,13 @@ def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
     shape, dtype = system.transform.spectrum_shape, system.transform.spectrum_dtype
     columns = min(shape[1], plan.columns * plan.threads * 4)
     spectrum = np.zeros((shape[0], columns, *shape[2:]), dtype)
-    modes = (system.transform.modes_shape[0], columns, *shape[2:])
-    saved = [np.zeros(modes, system.transform.modes_dtype) for _ in range(saved_by(tried.filters))]
     multiply, width, workspace = tried.filters[0], plan.columns, tiles.Workspace()
+    modes, dtype = (system.transform.modes_shape[0], columns, *shape[2:]), system.transform.modes_dtype
+    saved = {kept: np.zeros(modes, dtype) for kept in saved_in(multiply.arrays)}
 
     def through(start: int) -> None:
         part = spectrum[:, start : start + width]
-        beside = [block[:, start : start + width] for block in saved]
+        beside = {kept: block[:, start : start + width] for kept, block in saved.items()}
         part[...] = tiles.filtered(system, part, 0, multiply, system.values(0.0, dt=1e-9), beside, workspace)
 
     with ThreadPoolExecutor(plan.threads) as threads, np.errstate(all="ignore"):
