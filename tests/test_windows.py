@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from voxdask.windows import AHEAD, ALIGNED, Chain, Link, Part, Sweep, Turn, Use, Width, domain_rows, slabs, sweep
 
 AHEADS = st.sampled_from([0, AHEAD])
-WIDTHS = st.tuples(st.integers(1, 3), st.integers(1, 99), st.integers(1, 99))
+WIDTHS = st.tuples(st.integers(1, 3), st.integers(1, 99), st.integers(1, 99), st.booleans())
 
 
 @st.composite
@@ -154,18 +154,40 @@ def test_whole_slabs_are_stored_once(chain: Chain, size: int, rows: int, periodi
 
 @settings(max_examples=200)
 @given(chains(), st.integers(1, 13), st.integers(1, 6), st.booleans(), AHEADS)
-def test_whoever_fills_ghosts_is_alone(chain: Chain, size: int, rows: int, periodic: bool, ahead: int) -> None:
-    """A link that reaches beyond its rows fills the ghost layers of what it reads, where that lies."""
+def test_whoever_writes_in_place_is_alone(chain: Chain, size: int, rows: int, periodic: bool, ahead: int) -> None:
+    """A link that reaches beyond its rows fills the ghost layers of what it reads, where that lies.
+
+    One that makes spectra overwrites those that were read, where their columns stay in memory.
+    """
     turns = sweep(chain, size, min(rows, size), periodic, ahead).turns
 
     def reads(turn: Turn) -> dict[int, int]:
         return {use.stream: use.reach for use in chain.links[turn.link].uses}
+
+    def spectral(streams: Iterable[int]) -> bool:
+        return any(chain.widths[s].spectral for s in streams)
+
+    def lies_at(turn: Turn) -> set[int]:
+        return {row % size for row in range(turn.lo, turn.hi)}
 
     for t, turn in enumerate(turns):
         for other in turns[max(turn.after + 1, t - ahead, 0) : t]:
             shared = reads(turn).keys() & reads(other).keys()
             fills = [s for s in shared if reads(turn)[s]]
             assert not fills or other.hi <= turn.lo or turn.hi <= other.lo
+            if spectral(chain.links[turn.link].makes) and spectral(reads(other)):
+                assert not lies_at(turn) & lies_at(other)
+
+
+def test_spectra_are_not_overwritten_before_they_are_read() -> None:
+    """A step ends in a state that is only stored, while another one is evaluated: nothing but memory ties the two."""
+    spectra, state = Width(1, 8, 8, spectral=True), Width(1, 8, 8)
+    finish, forward = Link((Use(0), Use(1)), (2,), "finish"), Link((Use(3, 2),), (4,), "forward")
+    chain = Chain((finish, forward), frozenset([2, 4]), (spectra, state, state, state, spectra))
+    turns = sweep(chain, 64, 8, periodic=True).turns
+    finished = {turn.lo: t for t, turn in enumerate(turns) if turn.link == 0}
+    begun = [turn for turn in turns if turn.link == 1]
+    assert [turn.lo for turn in begun] == [*finished] and all(turn.after >= finished[turn.lo] for turn in begun)
 
 
 def test_what_is_held_does_not_grow_with_the_axis() -> None:
