@@ -17,8 +17,9 @@ import xarray as xr
 
 import voxdask as vd
 from voxdask import forecast as forecasting
+from voxdask import trial
 from voxdask.chunkfiles import ChunkFiles
-from voxdask.costs import Rates
+from voxdask.costs import Rates, sweep_seconds
 from voxdask.equation import equation_of
 from voxdask.forecast import forecast
 from voxdask.planning import make_plan
@@ -26,7 +27,7 @@ from voxdask.plans import Plan
 from voxdask.problem import Problem
 from voxdask.rehearsal import routes
 from voxdask.spilling import Route, Transform
-from voxdask.steppers import ETDRK4
+from voxdask.steppers import ETDRK4, AdaptiveIMEX
 from voxdask.system import Operators
 from voxdask.windows import Chain, Link, Use
 
@@ -75,8 +76,31 @@ def test_a_sum_counts_its_terms_and_what_it_makes() -> None:
     links = (Link((Use(0, 2),), (1,)), Link((Use(0), Use(1)), (2,), "sum"))
     chain = Chain(links, frozenset([2]), (state,) * 3)
     route = Route(1, 1, (chain,), (chain,), (), 2, 1)
-    plan = forecast(plan_of("block", 1), (route,), replace(NOTHING, add=1e-3))
+    rates = replace(NOTHING, add=1e-3)
+    plan = forecast(plan_of("block", 1), (route,), rates)
     assert plan.step_seconds == pytest.approx(60 * 3 * 1e-3)
+    alone = Chain((Link((Use(0), Use(1)), (2,), "sum"),), frozenset([2]), (state,) * 3)
+    one, two = (sweep_seconds(alone, 60, 15, 5, threads, rates) for threads in (1, 2))
+    assert one == 2 * two == pytest.approx(60 * 3 * 1e-3 / 0.9)  # some of the time a thread waits
+
+
+@pytest.mark.parametrize("extrapolate", [False, True])
+def test_a_trial_counts_the_terms_that_are_foreseen(extrapolate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum costs the time of a term, as measured, by as many as it is divided by there."""
+    tried, steps = list[trial._Timed](), trial._steps
+
+    def keep(*args: Any) -> trial._Timed:
+        tried.append(steps(*args))
+        return tried[-1]
+
+    monkeypatch.setattr(trial, "_steps", keep)
+    stepper = AdaptiveIMEX(extrapolate=extrapolate)
+    plan = vd.plan(vd.models.CahnHilliard(), made_up(), stepper=stepper)
+    operators = Operators(equation_of(vd.models.CahnHilliard()), ("z", "y", "x"))
+    ways = routes(stepper, operators, constants=False, weighted=False, width=plan.problem.stream_width)
+    foreseen = forecast(replace(plan, threads=1), ways, replace(NOTHING, add=1.0)).step_seconds
+    attempts = 2  # the first two of four are not counted
+    assert foreseen == plan.problem.shape[0] * tried[0].counts["sum"] / attempts
 
 
 def test_bytes_between_slabs_and_pencils() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from voxdask.windows import Chain
@@ -29,7 +29,7 @@ class Rates:
     forward, finish : float
         A row of the transforms of the local axes, and of their inverses and the update.
     add : float
-        A row of a term of a sum.
+        A row of a term of a sum; see :func:`sum_terms`.
     through : float
         A column: the transform along the first axis, the filter, the inverse.
     moved : float
@@ -83,6 +83,17 @@ def nominal_on_device(row_bytes: int, column_bytes: int, fields: int, stages: in
     )
 
 
+def sum_terms(reads: Iterable[Hashable], makes: int) -> int:
+    """Arrays that go by in a sum, or in its size: what it reads, each once, and what it makes.
+
+    Examples
+    --------
+    >>> sum_terms(["u", "v"], makes=1), sum_terms(["u", "v", "u"], makes=0)
+    (3, 2)
+    """
+    return len(set(reads)) + makes
+
+
 def at_each(threads: int, ahead: int) -> int:
     """Threads that are at each slab or pencil: all of them, or half where two are worked on at once."""
     return math.ceil(threads / 2) if ahead else threads
@@ -124,7 +135,8 @@ def sweep_seconds(
         if link.work in ("advance", "forward"):
             work += rates.evaluate + rates.around / tile + (rates.forward if link.work == "forward" else 0.0)
         else:
-            work += rates.finish if link.work == "finish" else rates.add * len(link.uses)
+            terms = sum_terms(link.uses, len(link.makes))
+            work += rates.finish if link.work == "finish" else rates.add * terms
         # rows of both neighbours are copied to every slab, read and written
         work += 2 * link.reach / rows * 2 * rates.add
     turns, moved = len(chain.links) * math.ceil(size / rows), chain.traffic * rates.moved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from voxdask.costs import Rates
+from voxdask.costs import Rates, sum_terms
 from voxdask.planning import spilled_seconds
 from voxdask.plans import Plan
 from voxdask.spilling import Cut, Route
@@ -68,7 +68,8 @@ def _route_of(plan: Plan, routes: tuple[Route, ...]) -> Route:
 def _seconds_in_memory(plan: Plan, route: Route, rates: Rates) -> float:
     """Of a step whose rows and columns are all at hand."""
     evaluations = _count(route, "advance") + _count(route, "forward")
-    terms = sum(len(link.uses) + 1 for chain in route.chains for link in chain.links if link.work == "sum")
+    sums = [link for chain in route.chains for link in chain.links if link.work == "sum"]
+    terms = sum(sum_terms(link.uses, len(link.makes)) for link in sums)
     row = evaluations * (rates.evaluate + rates.around / plan.rows)
     row += _count(route, "finish") * rates.finish + terms * rates.add
     columns = len(route.pencils) * plan.problem.fields * plan.problem.columns

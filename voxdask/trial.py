@@ -17,7 +17,7 @@ import psutil
 
 from voxdask import backend, tiles
 from voxdask.block import BlockFields, BlockState
-from voxdask.costs import FILE, TURN, Rates
+from voxdask.costs import FILE, TURN, Rates, sum_terms
 from voxdask.kernels import Filter
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared
@@ -61,13 +61,13 @@ class _Timed(BlockFields):
         return state
 
     def combine(self, *terms: tuple[BlockState, float], end: float) -> BlockState:
-        combine = super().combine
-        state: BlockState = self._timed("sum", len(terms) + 1, lambda: combine(*terms, end=end))
+        combine, count = super().combine, sum_terms((state for state, _ in terms), makes=1)
+        state: BlockState = self._timed("sum", count, lambda: combine(*terms, end=end))
         return state
 
     def error(self, terms: Terms, u: BlockState, v: BlockState, atol: float, rtol: float) -> float:
-        error = super().error
-        self._timed("sum", len(terms) + 2, lambda: error(terms, u, v, atol, rtol))
+        error, count = super().error, sum_terms((*(state for state, _ in terms), u, v), makes=0)
+        self._timed("sum", count, lambda: error(terms, u, v, atol, rtol))
         return 0.5
 
 
