@@ -116,7 +116,8 @@ def test_a_store_and_resume(client: Client, tmp_path: Path) -> None:
         np.testing.assert_allclose(run.c.sel(time=time, method="nearest"), there, rtol=1e-12)
 
 
-def test_the_scheduler_forgets_the_steps(client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stepper", ["imex", "etdrk4"])
+def test_the_scheduler_forgets_the_steps(client: Client, stepper: str, tmp_path: Path) -> None:
     """The lineage is cut at every checkpoint; nothing is left after the run."""
     ds = make_ds()
 
@@ -126,7 +127,7 @@ def test_the_scheduler_forgets_the_steps(client: Client, tmp_path: Path) -> None
     counts: list[int] = []
     vd.simulate(
         vd.models.CahnHilliard(), ds, dt=0.1, steps=10, save_every=1, chunks=4, store=tmp_path / "run.zarr",
-        callbacks=[lambda frame: counts.append(client.run_on_scheduler(tasks))], **QUIET,
+        stepper=stepper, callbacks=[lambda frame: counts.append(client.run_on_scheduler(tasks))], **QUIET,
     )  # fmt: skip
     assert len(counts) == 11
     # a look may fall before the last ones are dropped, but a lineage that is kept shows in every look
