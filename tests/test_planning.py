@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from voxdask import planning
 from voxdask.costs import Rates
 from voxdask.pencil import split
-from voxdask.planning import spilled_seconds
+from voxdask.planning import spilled_seconds, with_chunks
 from voxdask.plans import Plan
 from voxdask.problem import Problem
 from voxdask.spilling import Cut, Route, Transform, pencil_bytes, window_bytes
@@ -165,6 +165,18 @@ def test_a_cluster_has_a_slab_for_each_worker(problem: Problem, workers: int, th
     size = problem.shape[0]
     assert plan.tier == "chunked" and plan.slab_threads == threads
     assert plan.chunk_rows == min(size, max(-(-size // workers), problem.halo, 1))
+
+
+@given(problems(), THREADS, st.integers(1, 5000), st.integers(1, 5000))
+def test_slabs_go_on_in_whole_chunks_of_a_store(problem: Problem, threads: int, rows: int, stored: int) -> None:
+    size = problem.shape[0]
+    stored = min(stored, size)
+    wanted = make_plan(problem, memory_limit=1 << 62, threads=threads, chunked=True, chunk_rows=rows)
+    plan = with_chunks(wanted, stored)
+    check(plan, 1 << 62, threads)
+    assert plan.chunk_rows == stored and (plan.slab_rows % stored == 0 or plan.slab_rows == size)
+    assert abs(plan.slab_rows - wanted.slab_rows) <= stored / 2 or plan.slab_rows == stored
+    assert plan.rows <= plan.slab_rows and with_chunks(wanted, wanted.chunk_rows) == wanted
 
 
 def problem_256(**changes: Any) -> Problem:

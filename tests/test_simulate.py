@@ -13,6 +13,7 @@ import xarray as xr
 from conftest import THIN, Tier, make_tier
 
 import voxdask as vd
+from voxdask.chunked import ChunkedFields
 from voxdask.steppers import Target
 from voxdask.store import RunStore
 
@@ -184,6 +185,33 @@ def test_a_run_may_go_on_in_another_tier(tmp_path: Path) -> None:
         run = vd.simulate(MODEL, ds, steps=steps, **keys, **more)
         assert vd.Report.of(run.attrs).steps == 1
     np.testing.assert_allclose(run.c, expected.c, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "slabs"),
+    [({"chunks": 1}, 3), ({"chunks": 2}, 3), ({"chunks": 3}, 3), ({"chunks": 13}, 1), ({"memory_limit": THIN}, 3)],
+)
+@pytest.mark.parametrize("stepper", ["imex", "sbdf2", "rk4"])
+def test_slabs_of_a_run_that_goes_on_are_as_planned(
+    first: dict[str, Any], slabs: int, stepper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the chunks of its store, a slab is several of them; the bits are those of a run that was not ended."""
+    ds, seen, begun = make_ds((13, 5, 4)), list[list[tuple[int, int]]](), ChunkedFields.__init__
+
+    def shown(self: ChunkedFields, *arguments: Any) -> None:
+        begun(self, *arguments)
+        seen.append(self.slabs)
+
+    monkeypatch.setattr(ChunkedFields, "__init__", shown)
+    keys: dict[str, Any] = {"dt": 0.01, "save_every": 1, "stepper": stepper, **QUIET}
+    vd.simulate(MODEL, ds, steps=2, store=tmp_path / "run.zarr", **first, **keys)
+    run = vd.simulate(MODEL, ds, steps=5, store=tmp_path / "run.zarr", chunks=5, **keys)
+    assert vd.Report.of(run.attrs).steps == 3 and len(seen[-1]) == slabs
+    expected = vd.simulate(MODEL, ds, steps=5, store=tmp_path / "whole.zarr", chunks=5, **keys)
+    if "chunks" in first:
+        np.testing.assert_array_equal(run.c, expected.c)
+    else:
+        np.testing.assert_allclose(run.c, expected.c, rtol=1e-12)
 
 
 def test_the_store_opens_as_a_plain_dataset(tmp_path: Path) -> None:

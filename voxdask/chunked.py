@@ -91,7 +91,7 @@ class ChunkedFields:
         distributed: bool = False,
     ) -> None:
         self.system, self.operators, self.plan, self.distributed = system, operators, plan, distributed
-        self.slabs = split(system.grid.shape[0], plan.chunk_rows)
+        self.slabs = split(system.grid.shape[0], plan.slab_rows)
         columns = system.transform.spectrum_shape[1]
         self.pencils = split(columns, max(-(-columns // len(self.slabs)), 1))
         self.constants = {name: list(chunks) for name, chunks in constants.items()}
@@ -208,7 +208,7 @@ class ChunkedFields:
         kernel = self.operators.rate(tuple(Update(len(target.terms)) for target in targets))
         scales = [scale for target in targets for scale in (*(c for _, c in target.terms), target.weight)]
         rated = [target.rate for target in targets]
-        if _TWICE * kernel.halo > self.plan.chunk_rows:
+        if _TWICE * kernel.halo > self.plan.slab_rows:
             self.settle(v)
         finishing, results = v.made is None, []
         self.settle(*(state for target in targets for state, _ in target.terms if state is not v))

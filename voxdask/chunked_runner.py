@@ -10,6 +10,7 @@ from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.chunkfiles import ChunkFiles
 from voxdask.inputs import combine, look_rows
 from voxdask.passes import Context
+from voxdask.pencil import split
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared
 from voxdask.runner import NotFiniteError, history_name, states_in
@@ -106,15 +107,16 @@ class ChunkedRunner:
     def save(self, slot: Mapping[str, ChunkFiles], frame: int | None, writer: FrameWriter) -> None:
         """Write the state to a slot, and as a frame if one is asked for, each chunk by the task that holds it."""
         shown = None if frame is None else (frame, writer)
-        jobs = self.fields.map(write_slab, self.state, dict(slot), 0, shown)
+        rows = self.plan.chunk_rows
+        jobs = self.fields.map(write_slab, self.state, rows, dict(slot), 0, shown)
         carried = self.history or (self.state,) * (states_in(slot, self.system) - 1)
         for number, state in enumerate(carried, 1):
-            jobs += self.fields.map(write_slab, state, dict(slot), number, None)
+            jobs += self.fields.map(write_slab, state, rows, dict(slot), number, None)
         graph.compute(jobs)
 
     def save_frame(self, state: ChunkedState, frame: int, writer: FrameWriter) -> None:
         """Write a state as a frame."""
-        graph.compute(self.fields.map(write_slab, state, None, 0, (frame, writer)))
+        graph.compute(self.fields.map(write_slab, state, self.plan.chunk_rows, None, 0, (frame, writer)))
 
     def checkpointed(self, slot: Mapping[str, ChunkFiles] | None) -> None:
         """On a cluster go on from what is on disk, or comes by way of the client: nobody knows how it was made."""
@@ -155,7 +157,7 @@ class ChunkedRunner:
     def _slabs(self, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
         dtype = self.system.dtype
         given = {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
-        return split_arrays(given, self.plan.chunk_rows, self.distributed)
+        return split_arrays(given, self.plan.slab_rows, self.distributed)
 
 
 def look_slab(context: Context, lo: int, blocks: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -173,15 +175,17 @@ def write_slab(
     context: Context,
     lo: int,
     blocks: Mapping[str, Any],
+    rows: int,
     slot: Mapping[str, ChunkFiles] | None,
     number: int,
     frame: tuple[int, FrameWriter] | None,
 ) -> None:
-    """Write a slab of a state to a slot, and as a part of a frame, and see it to the disk."""
+    """Write a slab of a state to a slot, and as chunks of some rows of a frame, and see it to the disk."""
     for name, block in ((name, backend.to_host(block)) for name, block in blocks.items()):
         if slot is not None:
             files = slot[history_name(name, number)]
             files.write_rows(lo, block)
             files.sync_rows(lo, lo + len(block))
         if frame is not None:
-            frame[1].write(frame[0], name, lo, block)
+            for a, b in split(len(block), rows):
+                frame[1].write(frame[0], name, lo + a, block[a:b])

@@ -89,7 +89,7 @@ def _lazily(prepared: Prepared, plan: Plan, kernel: Kernel, time: float, release
     plan = make_plan(plan.problem, memory_limit=_PLENTY, threads=1, chunked=True, chunk_rows=rows, why=plan.reason)
 
     def slabs(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
-        return split_arrays({n: a.astype(system.dtype, copy=False) for n, a in arrays.items()}, plan.chunk_rows)
+        return split_arrays({n: a.astype(system.dtype, copy=False) for n, a in arrays.items()}, plan.slab_rows)
 
     constants = slabs(prepared.constants)
     fields = ChunkedFields(system, prepared.operators, plan, constants)

@@ -41,7 +41,7 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates) -> Plan:
     route = routes[0]
     seconds, traffic = _seconds_in_memory(plan, route, rates), _streamed_bytes(plan, route)
     if plan.tier == "chunked":
-        slabs = -(-plan.problem.shape[0] // plan.chunk_rows)
+        slabs = -(-plan.problem.shape[0] // plan.slab_rows)
         transforms, evaluations = len(route.pencils), _count(route, "advance") + _count(route, "forward")
         traffic = _exchanged_bytes(plan, route, slabs)
         tasks = slabs * (2 * transforms + 2 * evaluations) * plan.problem.fields

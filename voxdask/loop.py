@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from voxdask.chunked_runner import ChunkedRunner
 from voxdask.control import Memory
 from voxdask.local_runner import LocalRunner
 from voxdask.march import March
-from voxdask.planning import has_room_for_chunks
+from voxdask.planning import has_room_for_chunks, with_chunks
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared, empty_frames, wrap
 from voxdask.report import PeakMemory, Report, Stopwatch
@@ -96,7 +95,7 @@ class Loop:
                         f"{store.path} holds frames in chunks of {store.rows} rows, more than the "
                         f"{self.plan.save_rows} that memory_limit has room for; resume with a larger memory_limit"
                     )
-                self.plan = replace(self.plan, chunk_rows=store.rows)
+                self.plan = with_chunks(self.plan, store.rows)
                 runner = make_runner(self.prepared, self.plan, self.distributed)
                 runner.examine()
             checkpoint, watch = store.checkpoint, Stopwatch()

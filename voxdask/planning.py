@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from voxdask.costs import Rates, pencils_seconds, sweep_seconds
 from voxdask.plans import Plan, Tier
@@ -161,6 +162,26 @@ def has_room_for_chunks(plan: Plan, chunk_rows: int) -> bool:
     """Whether a plan can save chunks as thick as an earlier one chose, one at a time if they are thicker than slabs."""
     more = SAVE_SLABS * (chunk_rows - plan.threads * plan.save_rows) * plan.problem.row_bytes
     return plan.tier != "spilled" or more <= OVERHEAD_BYTES // 4
+
+
+def with_chunks(plan: Plan, chunk_rows: int) -> Plan:
+    """A plan for chunks of a store that an earlier one chose.
+
+    A task of a chunked run writes whole ones: its slabs are the multiple of them that is nearest to what was planned.
+    What the run takes is not counted by slabs, and stays.
+
+    Examples
+    --------
+    >>> problem = Problem((64, 64, 64), 4, 1, 0, 1, 2, 1, 1, 64, 33 * 8)
+    >>> plan = make_plan(problem, memory_limit=10**9, threads=2, chunked=True, chunk_rows=16)
+    >>> [with_chunks(plan, rows).slab_rows for rows in (1, 6, 24, 40, 64)]
+    [16, 18, 24, 40, 64]
+    """
+    if plan.tier != "chunked":
+        return replace(plan, chunk_rows=chunk_rows)
+    slab_rows = max((plan.slab_rows + chunk_rows // 2) // chunk_rows, 1) * chunk_rows
+    slab_rows = min(slab_rows, plan.problem.shape[0])
+    return replace(plan, chunk_rows=chunk_rows, slab_rows=slab_rows, rows=min(plan.rows, slab_rows))
 
 
 def _cache_tiles(problem: Problem, row_tile_bytes: int) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class Plan:
     rows, columns : int
         What is worked on at once: few enough to stay in cache.
     slab_rows, pencil_columns : int
-        What is read and written at once: as thick as the memory has room for.
+        What is read and written at once: as thick as the memory has room for; of a chunked run, what one task works on.
     depth : int
         Most evaluations of the right-hand side in one sweep.
     batch : int
