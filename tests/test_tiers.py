@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time as clock
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ import numpy as np
 import pytest
 import reference
 import xarray as xr
-from conftest import Tier, make_tier
+from conftest import THICK, THIN, Tier, make_tier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import voxdask as vd
-from voxdask import planning, problem, tiles
+from voxdask import backend, planning, problem, tiles
+from voxdask.inputs import reader
 from voxdask.plans import Plan
 
 SHAPE = (7, 6, 5)
@@ -335,3 +338,45 @@ def test_a_strided_field(tier: Tier) -> None:
     for array in (big[::2, ::2, ::2], np.asfortranarray(big[::2, ::2, ::2]), big[::-2, 1::2, ::2][::-1]):
         expected = vd.simulate(reaction(0.3), vd.dataset({"c": array.copy("C")}), progress=False, **options)
         agree(tier.simulate(reaction(0.3), vd.dataset({"c": array}), **options), expected)
+
+
+@pytest.mark.parametrize(("threads", "limit"), [(1, THIN), (2, THIN), (2, THICK), (4, THICK)])
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_every_chunk_of_a_lazy_field_is_computed_once(
+    threads: int, size: int, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for a look at the start and once to take it, whatever slabs and threads there are."""
+    monkeypatch.setattr(backend, "cpu_count", lambda: threads)
+    made = Counter[Any]()
+
+    def lazy(name: str) -> da.Array:
+        def piece(block_info: Any = None) -> np.ndarray:
+            made[name, block_info[None]["chunk-location"][0]] += 1
+            clock.sleep(2e-3)
+            return np.full(block_info[None]["chunk-shape"], 0.5)
+
+        rows = tuple(min(size, 40 - lo) for lo in range(0, 40, size))
+        return da.map_blocks(piece, chunks=(rows, (3,), (2,)), dtype=float, meta=np.empty((0, 0, 0)))
+
+    ds = vd.dataset({"A": lazy("A"), "B": lazy("B")})
+    run = vd.simulate(
+        vd.models.GrayScott(), ds, dt=0.1, steps=1, memory_limit=limit, store=tmp_path / "run.zarr", progress=False
+    )
+    assert vd.Report.of(run.attrs).tier == "spilled"
+    assert len(made) == 2 * -(-40 // size) and set(made.values()) == {2}
+
+
+@pytest.mark.parametrize(("room", "computed"), [(8, 7), (9, 4)])
+def test_chunks_are_kept_as_long_as_there_is_room(room: int, computed: int) -> None:
+    """Two threads that read of two chunks each in turn: of one chunk that is kept the next takes the place."""
+    made = list[int]()
+
+    def piece(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        made.append(block_info[None]["chunk-location"][0])
+        return block
+
+    array = da.arange(16, chunks=4).map_blocks(piece, dtype=int, meta=np.empty(0, int))
+    read = reader(array, room * 4 * array.dtype.itemsize)
+    for lo in (0, 6, 2, 4, 8, 12, 14, 10):
+        np.testing.assert_array_equal(read(lo, lo + 2), [lo, lo + 1])
+    assert len(made) == computed

@@ -41,36 +41,51 @@ def checksum_of(array: Any) -> str:
 
 
 def reader(array: Any, limit: int) -> Callable[[int, int], Any]:
-    """Rows of an array of any kind; a Dask array is computed chunk by chunk, each once if it fits."""
+    """Rows of an array of any kind, for any threads, to be read once each in about their order.
+
+    A Dask array is computed chunk by chunk, each once if there is room for those that were read in part: of n threads
+    at most n where they are, and n - 1 between them.
+    """
     if not isinstance(array, da.Array):
         return lambda lo, hi: array[lo:hi]
     chunk_bytes = math.prod(max(c) for c in array.chunks) * array.dtype.itemsize * math.prod(array.numblocks[1:])
-    if _LAZY_COPIES * chunk_bytes > limit:
+    room = limit // max(chunk_bytes, 1) - (_LAZY_COPIES - 1)
+    if room < 1:
         return lambda lo, hi: array[lo:hi].compute(scheduler="synchronous")
-    return _LazyRows(array).read_rows
+    return _LazyRows(array, room).read_rows
 
 
 class _LazyRows:
-    """Rows of a Dask array in order: the chunks that the last rows came from are kept."""
+    """Rows of a Dask array: a chunk is kept until all of its rows were read, as long as there is room for it."""
 
-    def __init__(self, array: da.Array) -> None:
-        self.array = array
+    def __init__(self, array: da.Array, room: int) -> None:
+        self.array, self.room = array, room
         self.bounds = np.cumsum((0, *array.chunks[0]))
+        self.unread = list(array.chunks[0])
         self.lock, self.kept = threading.Lock(), dict[int, Any]()
 
     def read_rows(self, lo: int, hi: int) -> Any:
         first, last = np.searchsorted(self.bounds, [lo, hi - 1], side="right") - 1
         with self.lock:
-            wanted = range(int(first), int(last) + 1)
-            self.kept = {i: block for i, block in self.kept.items() if i in wanted}
-            for i in wanted:
-                if i not in self.kept:
-                    chunk = self.array[self.bounds[i] : self.bounds[i + 1]]
-                    self.kept[i] = chunk.compute(scheduler="synchronous")
-            parts = [
-                self.kept[i][max(lo - self.bounds[i], 0) : hi - self.bounds[i]] for i in wanted
-            ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            parts = []
+            for i in range(int(first), int(last) + 1):
+                start, stop = self.bounds[i], self.bounds[i + 1]
+                chunk = self._chunk(i)
+                parts.append(chunk[max(lo - start, 0) : hi - start])
+                self.unread[i] -= len(parts[-1])
+                if self.unread[i] > 0:
+                    self.kept[i] = chunk
+                else:
+                    self.unread[i] = stop - start
+            return backend.namespace(parts[0]).concatenate(parts)  # a copy, which holds no chunk that has been let go
+
+    def _chunk(self, i: int) -> Any:
+        """A chunk, which is taken out of those that are kept, or computed."""
+        if i in self.kept:
+            return self.kept.pop(i)
+        while len(self.kept) >= self.room:
+            del self.kept[next(iter(self.kept))]  # nobody has read of it for longest
+        return self.array[self.bounds[i] : self.bounds[i + 1]].compute(scheduler="synchronous")
 
 
 def look_rows(system: System, lo: int, blocks: Iterable[tuple[str, Any]]) -> dict[str, list[int]]:

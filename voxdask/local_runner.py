@@ -220,8 +220,10 @@ class LocalRunner:
 
     def _readers(self) -> dict[str, Callable[[int, int], Any]]:
         """What gives rows of each of the caller's fields."""
-        arrays = self.prepared.fields
-        return {name: reader(a, self.plan.memory_limit // len(arrays)) for name, a in arrays.items()}
+        arrays, plan = self.prepared.fields, self.plan
+        # of streamed fields every thread has a slab at hand, which is filled
+        left = plan.memory_limit - plan.threads * plan.slab_rows * plan.problem.padded_row_bytes * plan.streams
+        return {name: reader(a, left // len(arrays)) for name, a in arrays.items()}
 
     def _constant(self, name: str, array: Any) -> Any:
         whole = reader(array, self.plan.memory_limit)(0, self.system.grid.shape[0])
