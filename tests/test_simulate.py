@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import THIN, Tier, make_tier
+from conftest import THICK, THIN, Tier, make_tier
 
 import voxdask as vd
+from voxdask.block import BlockFields
 from voxdask.chunked import ChunkedFields
 from voxdask.steppers import Target
 from voxdask.store import RunStore
+from voxdask.streamed import StreamedFields
 
 MODEL = vd.models.ReactionDiffusion(0.4, source=lambda t, c, x: 0.1 * t)
 BLOW_UP = vd.models.ReactionDiffusion(1.0, source=lambda t, c, x: 50 * c**3)
@@ -151,6 +153,37 @@ def test_what_was_saved_before_a_nan_stays(kind: str, tmp_path: Path) -> None:
     step = saved.sizes["time"]
     assert f"in step {step}, before time {0.1 * step:g}" in str(caught.value)
     assert "dt=0.1 may be too large" in str(caught.value) and "are kept" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("block", False), ("block", True), ("spilled", True)])
+def test_nan_that_a_frame_would_show_is_seen_as_it_is_saved(
+    kind: str, stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No slot and no frame with it counts, each state is read once for that, and the run goes on from the last one."""
+    ds, path, fields = make_ds((9, 5, 4)), tmp_path / "run.zarr", StreamedFields if kind == "spilled" else BlockFields
+    options: dict[str, Any] = {"dt": 0.1, "steps": 6, "save_every": 2, **QUIET}
+    expected = vd.simulate(MODEL, ds, **options)
+    options |= {"store": path} if stored else {}
+    options |= {"memory_limit": THICK} if kind == "spilled" else {}
+    read, rows_of = list[tuple[int, int]](), fields.rows_of
+
+    def spoiled(self: Any, state: Any, name: str, lo: int, hi: int) -> Any:
+        rows = rows_of(self, state, name, lo, hi)
+        read.append((lo, hi))
+        if sum(hi - lo for lo, hi in read) > (2 if stored else 4) * 9:  # in the third frame
+            rows = np.full_like(rows, np.inf)
+        return rows
+
+    monkeypatch.setattr(fields, "rows_of", spoiled)
+    with pytest.raises(FloatingPointError, match=r"(in step|between steps 3 and) 4, before time 0.4; .* too large; "):
+        vd.simulate(MODEL, ds, **options)
+    if stored:
+        assert sum(hi - lo for lo, hi in read) <= 3 * 9
+        monkeypatch.setattr(fields, "rows_of", rows_of)
+        np.testing.assert_array_equal(xr.open_zarr(path).time, expected.time[:2])
+        run = vd.simulate(MODEL, ds, **options)
+        assert vd.Report.of(run.attrs).steps == 4
+        np.testing.assert_allclose(run.c, expected.c, rtol=1e-12)
 
 
 def test_resume_extends(tier: Tier, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ class ChunkedRunner:
         return {name: self.fields.array(chunks) for name, chunks in shown.chunks.items()}
 
     def settle(self) -> None:
-        """Steps are looked at as they are taken."""
+        """Steps are finished, and looked at, as they are taken."""
 
     def close(self) -> None:
         """The chunks go with the last reference; memory for more is given up."""

@@ -79,24 +79,13 @@ class LocalRunner:
             self.state, *history = stepper.step(self.fields, t, dt, self.state, *self.history)
             self.history = tuple(history)
         if not stepper.spectra:  # what ends a semi-implicit step is left to be done together with the next one
-            self._settle()
+            self.settle()
             self.fields.check(self.state)
         if not self.fields.finite:
             raise NotFiniteError(times[-1])
 
     def settle(self) -> None:
-        """Finish the state, and look at it."""
-        self._settle()
-
-        def look(item: tuple[str, int, int]) -> bool:
-            return finite(self.fields.rows_of(self.state, *item))
-
-        with ThreadPoolExecutor(self.workers) as threads:
-            ranges = split(self.system.grid.shape[0], self.plan.save_rows)
-            if not all(threads.map(look, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges])):
-                raise NotFiniteError
-
-    def _settle(self) -> None:
+        """Finish what steps left to be done; whether it is finite is seen where it is saved or shown."""
         for state in (self.state, *self.history, *self.carried):
             self.fields.settle(state)
 
@@ -115,15 +104,15 @@ class LocalRunner:
         self.state, self.carried = attempt.state, attempt.carried if keep else ()
 
     def save(self, slot: Mapping[str, ChunkFiles], frame: int | None, writer: FrameWriter) -> None:
-        """Write the state to a slot, and as a frame if one is asked for."""
-        self._settle()
+        """Write the state to a slot, and as a frame if one is asked for; what is not finite ends it."""
+        self.settle()
         # before the first step nothing is carried: the state itself is put into its place
         states = (self.state, *(self.history or (self.state,) * (states_in(slot, self.system) - 1)))
 
         def write(item: tuple[str, int, int]) -> None:
             name, lo, hi = item
             for number, state in enumerate(states):
-                block = np.ascontiguousarray(backend.to_host(self.fields.rows_of(state, name, lo, hi)))
+                block = self._block(state, name, lo, hi)
                 slot[history_name(name, number)].write_rows(lo, block)
                 if number == 0 and frame is not None:
                     writer.write(frame, name, lo, block)
@@ -136,10 +125,16 @@ class LocalRunner:
 
         def write(item: tuple[str, int, int]) -> None:
             name, lo, hi = item
-            rows = backend.to_host(self.fields.rows_of(state, name, lo, hi))
-            writer.write(frame, name, lo, np.ascontiguousarray(rows))
+            writer.write(frame, name, lo, self._block(state, name, lo, hi))
 
         self._write(write)
+
+    def _block(self, state: Any, name: str, lo: int, hi: int) -> np.ndarray:
+        """Rows of a state as they are written, looked at while they are at hand: they may come from a disk."""
+        block = np.ascontiguousarray(backend.to_host(self.fields.rows_of(state, name, lo, hi)))
+        if not finite(block):
+            raise NotFiniteError(f"the field {name!r} is NaN or infinite in rows {lo} to {hi}")
+        return block
 
     def _write(self, write: Callable[[tuple[str, int, int]], None]) -> None:
         """Have every chunk of every field written."""
@@ -153,9 +148,20 @@ class LocalRunner:
         """Nothing to be done: the state is where it was."""
 
     def snapshot(self, state: Any = None) -> dict[str, Any]:
-        """The fields as they are until the next step, or those of another state, in the kind that they came in."""
+        """The fields as they are until the next step, or those of another state, in the kind that they came in.
+
+        What is not finite is not shown.
+        """
         size, shown = self.system.grid.shape[0], state or self.state
         self.fields.settle(shown)
+
+        def look(item: tuple[str, int, int]) -> bool:
+            return finite(self.fields.rows_of(shown, *item))
+
+        with ThreadPoolExecutor(self.workers) as threads:
+            ranges = split(size, self.plan.save_rows)
+            if not all(threads.map(look, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges])):
+                raise NotFiniteError("a field is NaN or infinite")
         there = any(map(backend.is_device_array, self.prepared.fields.values()))
         bring = backend.to_device if there and not self.plan.streams else backend.to_host
         return {name: bring(self.fields.rows_of(shown, name, 0, size)) for name in self.system.fields}

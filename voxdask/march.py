@@ -80,31 +80,36 @@ class FixedMarch:
         first = done
         with tqdm(total=schedule.steps, initial=first, disable=not progress, unit="step") as bar:
             for target in saves:
+                count = 0
                 while done < target:
                     count = min(runner.batch if done > first else 1, target - done)
                     times = [schedule.time(done + k) for k in range(count)]
                     began = clock.perf_counter()
-                    try:
+                    with self._explained(done, count, saver):
                         runner.steps(self.stepper, times, schedule.dt)
                         if done + count == target:
                             runner.settle()
-                    except NotFiniteError:
-                        raise FloatingPointError(f"{self._not_finite(done, count)}; {saver.advice}") from None
                     watch.lap(count, clock.perf_counter() - began)
                     done += count
                     bar.update(count)
                     if runner.due and done < target:
                         saver.commit(done, schedule.time(done), frame=False)
-                saver.commit(target, schedule.time(target))
+                with self._explained(done - count, count, saver):
+                    saver.commit(target, schedule.time(target))
         return watch
 
-    def _not_finite(self, done: int, count: int) -> str:
-        last = done + count
-        where = f"in step {last}" if count == 1 else f"between steps {done + 1} and {last}"
-        return (
-            f"a field became NaN or infinite {where}, before time {self.schedule.time(last):g}; "
-            f"dt={self.schedule.dt:g} may be too large"
-        )
+    @contextmanager
+    def _explained(self, done: int, count: int, saver: Saver) -> Iterator[None]:
+        """Say in which of the steps after `done` a field stopped being finite."""
+        try:
+            yield
+        except NotFiniteError:
+            last = done + count
+            where = f"between steps {done + 1} and {last}" if count > 1 else f"in step {last}"
+            raise FloatingPointError(
+                f"a field became NaN or infinite {where}, before time {self.schedule.time(last):g}; "
+                f"dt={self.schedule.dt:g} may be too large; {saver.advice}"
+            ) from None
 
 
 @dataclass(frozen=True)
