@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -245,6 +248,29 @@ def test_slabs_of_a_run_that_goes_on_are_as_planned(
         np.testing.assert_array_equal(run.c, expected.c)
     else:
         np.testing.assert_allclose(run.c, expected.c, rtol=1e-12)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("options", [{"chunks": 4}, {"memory_limit": THICK}, {"memory_limit": THIN}])
+def test_a_run_that_goes_on_looks_at_its_fields_once(begun: bool, options: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever the chunks of its store, and whether that has a state; local runs read what they begin with again."""
+    made = Counter[int]()
+
+    def piece(block_info: Any = None) -> np.ndarray:
+        made[block_info[None]["chunk-location"][0]] += 1
+        return np.full(block_info[None]["chunk-shape"], 0.5)
+
+    c = da.map_blocks(piece, chunks=((3, 3, 3, 3), (5,), (4,)), dtype=float, meta=np.empty((0, 0, 0)))
+    ds, keys = vd.dataset({"c": c}), {"dt": 0.1, "store": tmp_path / "run.zarr", **QUIET}
+    with contextlib.nullcontext() if begun else pytest.MonkeyPatch.context() as patch:
+        if patch is not None:
+            patch.setattr(RunStore, "commit", lambda *_, **__: 1 / 0)
+        with contextlib.nullcontext() if begun else pytest.raises(ZeroDivisionError):
+            vd.simulate(MODEL, ds, steps=1, chunks=2, **keys)
+    made.clear()
+    run = vd.simulate(MODEL, ds, steps=2, **options, **keys)
+    assert vd.Report.of(run.attrs).steps == (1 if begun else 2)
+    assert len(made) == 4 and set(made.values()) == {1 if begun or "chunks" in options else 2}
 
 
 def test_the_store_opens_as_a_plain_dataset(tmp_path: Path) -> None:

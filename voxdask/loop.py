@@ -84,20 +84,17 @@ class Loop:
         with PeakMemory() as memory, ExitStack() as stack:
             if RunStore.exists(path) and not resume:
                 raise FileExistsError(f"store={os.fspath(path)!r} exists and resume=False; use another path")
+            there = RunStore.open(path) if RunStore.exists(path) else None
+            if there is not None:  # before anything is read by its plan: fields may be large
+                self._take_chunks_of(there)
             runner = make_runner(self.prepared, self.plan, self.distributed)
-            store = self._open(path, {**identity, "checksum of the fields at the start": runner.examine()})
+            identity = {**identity, "checksum of the fields at the start": runner.examine()}
+            if there is not None:
+                there.check_identity(identity)
+            store = self._create(path, identity) if there is None else there
             stack.enter_context(store.lock())
             stack.callback(store.clear_scratch)
-            stack.callback(lambda: runner.close())  # first of all: its threads may still write
-            if store.rows != self.plan.chunk_rows:
-                if not has_room_for_chunks(self.plan, store.rows):
-                    raise MemoryError(
-                        f"{store.path} holds frames in chunks of {store.rows} rows, more than the "
-                        f"{self.plan.save_rows} that memory_limit has room for; resume with a larger memory_limit"
-                    )
-                self.plan = with_chunks(self.plan, store.rows)
-                runner = make_runner(self.prepared, self.plan, self.distributed)
-                runner.examine()
+            stack.callback(runner.close)  # first of all: its threads may still write
             checkpoint, watch = store.checkpoint, Stopwatch()
             if checkpoint is None:
                 runner.start(identity["start_time"], store)
@@ -137,11 +134,18 @@ class Loop:
             )
         return done
 
-    def _open(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> RunStore:
-        if RunStore.exists(path):
-            store = RunStore.open(path)
-            store.check_identity(identity)
-            return store
+    def _take_chunks_of(self, store: RunStore) -> None:
+        """Plan for the chunks that a store has."""
+        if store.rows == self.plan.chunk_rows:
+            return
+        if not has_room_for_chunks(self.plan, store.rows):
+            raise MemoryError(
+                f"{store.path} holds frames in chunks of {store.rows} rows, more than the {self.plan.save_rows} that "
+                "memory_limit has room for; resume with a larger memory_limit"
+            )
+        self.plan = with_chunks(self.plan, store.rows)
+
+    def _create(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> RunStore:
         system, source = self.prepared.system, self.prepared.source
         return RunStore.create(
             path,
