@@ -127,7 +127,7 @@ def test_an_empty_chunk_of_a_frame_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("store", ["", b"x", 5, "s3://bucket/run.zarr"])
 def test_a_store_is_a_path(store: Any) -> None:
-    with pytest.raises(ValueError, match="give a path on a local disk"):
+    with pytest.raises(ValueError, match="give a path on a disk, a local one or one that all workers"):
         vd.simulate(MODEL, make(), dt=0.1, steps=2, store=store, **QUIET)
 
 

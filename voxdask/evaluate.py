@@ -18,7 +18,7 @@ from voxdask.kernels import Kernel, compile_program
 from voxdask.lowering import Program, adjoint, cotangent_name, lower, tangent, tangent_name
 from voxdask.planning import make_plan
 from voxdask.plans import Plan
-from voxdask.prepare import Prepared, on_grid, prepare, to_host_dtype, wrap
+from voxdask.prepare import Prepared, in_dtype, on_grid, prepare, wrap
 from voxdask.problem import Problem
 
 #: Lazy results do not ask how much memory there is: whoever computes them schedules.
@@ -73,7 +73,7 @@ def evaluate(prepared: Prepared, kernel: Kernel, time: float, *, release: bool) 
     given = {**prepared.fields, **prepared.constants}
     there = any(map(backend.is_device_array, prepared.fields.values()))
     bring = backend.to_device if there else backend.to_host
-    arrays = {n: to_host_dtype(bring(a), system.dtype) for n, a in given.items()}
+    arrays = {n: in_dtype(bring(a), system.dtype) for n, a in given.items()}
     fields = BlockFields(system, prepared.operators, plan, {}, backend.a_device_array() if there else None)
     try:
         return fields.evaluate(kernel, time, arrays, release=release)

@@ -36,7 +36,7 @@ class LocalRunner:
     def __init__(self, prepared: Prepared, plan: Plan) -> None:
         self.prepared, self.plan, self.system, self.batch = prepared, plan, prepared.system, plan.batch
         self.like = backend.a_device_array() if plan.on_device else None
-        self.workers = plan.threads
+        self.threads = plan.threads
         self.state: Any
         self.history: tuple[Any, ...] = ()
         self.carried: tuple[Any, ...] = ()
@@ -50,8 +50,8 @@ class LocalRunner:
             return look_rows(self.system, bounds[0], ((name, b.astype(dtype, copy=False)) for name, b in blocks))
 
         checksums: dict[str, list[int]] = {name: [] for name in readers}
-        with ThreadPoolExecutor(self.workers) as threads:
-            for found in threads.map(look, split(self.system.grid.shape[0], self.plan.rows)):
+        with ThreadPoolExecutor(self.threads) as pool:
+            for found in pool.map(look, split(self.system.grid.shape[0], self.plan.rows)):
                 for name, rows in found.items():
                     checksums[name] += rows
         return combine(checksums)
@@ -140,8 +140,8 @@ class LocalRunner:
         """Have every chunk of every field written."""
         ranges = split(self.system.grid.shape[0], self.plan.chunk_rows)
         thick = self.plan.tier == "spilled" and self.plan.chunk_rows > self.plan.save_rows
-        with ThreadPoolExecutor(1 if thick else self.workers) as threads:
-            for _ in threads.map(write, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges]):
+        with ThreadPoolExecutor(1 if thick else self.threads) as pool:
+            for _ in pool.map(write, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges]):
                 pass
 
     def checkpointed(self, slot: Mapping[str, ChunkFiles] | None) -> None:
@@ -158,9 +158,9 @@ class LocalRunner:
         def look(item: tuple[str, int, int]) -> bool:
             return finite(self.fields.rows_of(shown, *item))
 
-        with ThreadPoolExecutor(self.workers) as threads:
+        with ThreadPoolExecutor(self.threads) as pool:
             ranges = split(size, self.plan.save_rows)
-            if not all(threads.map(look, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges])):
+            if not all(pool.map(look, [(n, lo, hi) for n in self.system.fields for lo, hi in ranges])):
                 raise NotFiniteError("a field is NaN or infinite")
         there = any(map(backend.is_device_array, self.prepared.fields.values()))
         bring = backend.to_device if there and not self.plan.streams else backend.to_host

@@ -238,6 +238,6 @@ def _check_same_grid(name: str, coefficient: xr.DataArray, grid: Grid) -> None:
                 )
 
 
-def to_host_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
+def in_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
     """An array as C-ordered values of a dtype, in the place where it lies; itself if it is so already."""
     return backend.namespace(array).ascontiguousarray(array, dtype=dtype)

@@ -98,7 +98,8 @@ def simulate(
         Keep frames at these times, and at the end; whole numbers of steps from the start, unless the stepper
         chooses them.
     store : path, optional
-        Zarr group on a local disk to hold the run. Killed at any instant, it opens and can be resumed.
+        Zarr group to hold the run, on a local disk, or on one that all workers of a cluster see. Killed at any instant,
+        it opens and can be resumed.
     resume : bool, default True
         Go on from the last frame of a run of the same model, parameters, start, step and boundary that
         `store` holds; with False, anything there is refused.
@@ -358,9 +359,11 @@ def _require_disk(plan: Plan, path: str) -> None:
 
 
 def _store_path(store: Any) -> str:
-    """A path on a local disk; ``~`` is the user's home."""
+    """A path on a disk; ``~`` is the user's home."""
     if not isinstance(store, str | os.PathLike) or not os.fspath(store) or "://" in os.fspath(store):
-        raise ValueError(f"store is {store!r}; give a path on a local disk")
+        raise ValueError(
+            f"store is {store!r}; give a path on a disk, a local one or one that all workers of a cluster see"
+        )
     return os.path.expanduser(os.fspath(store))
 
 

@@ -18,8 +18,8 @@ from voxdask.chunkfiles import ChunkFiles
 from voxdask.pencil import GridTransform, split
 
 
-class Rows(Protocol):
-    """Rows of arrays of several names."""
+class StoredRows(Protocol):
+    """Rows of arrays of several names, where they lie between two sweeps."""
 
     def read(self, name: str, lo: int, hi: int, out: np.ndarray) -> None:
         """Copy rows [lo, hi) to `out`, whose rows may lie apart."""
@@ -30,7 +30,7 @@ class Rows(Protocol):
         ...
 
 
-class Spectra(Rows, Protocol):
+class Spectra(StoredRows, Protocol):
     """Spectra between two sweeps, and those that a step keeps from one evaluation to the next."""
 
     def read_columns(self, name: str, start: int, out: np.ndarray) -> None:

@@ -1,8 +1,9 @@
 """Run passes over fields that do not fit where they are worked on: through a window of a few slabs of rows.
 
-This is the :class:`~voxdask.steppers.Fields` of the tier *spilled*, whose fields lie in files. What
-:class:`~voxdask.deferred.Deferred` puts off runs here: every turn of a sweep is shared out among threads, which go on
-to the next one without waiting for each other, while rows are read ahead and written behind. Pencils go by likewise.
+This is the :class:`~voxdask.steppers.Fields` of the tier *spilled*, whose fields lie in files, and of *streamed*, whose
+fields lie in host memory and go through a GPU. What :class:`~voxdask.deferred.Deferred` puts off runs here: every turn
+of a sweep is shared out among threads, which go on to the next one without waiting for each other, while rows are read
+ahead and written behind. Pencils go by likewise.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from voxdask.recycler import pages
 from voxdask.resident import ResidentSpectra
 from voxdask.spilling import pencils_ahead, pencils_held
 from voxdask.steppers.base import Terms
-from voxdask.storage import Rows, Spectra
+from voxdask.storage import Spectra, StoredRows
 from voxdask.system import SUM, Operators, System, saved_in
 from voxdask.tiles import Workspace
 from voxdask.units import format_bytes
@@ -49,14 +50,15 @@ class StreamedFields(Deferred):
     rows : callable
         ``rows()`` gives storage for another state.
     spectra : Spectra
-    constants : Rows, optional
+    constants : StoredRows, optional
     like : array, optional
         An array of the kind that is worked on, if on a device: then a turn is not shared out, but one piece of work.
 
     Attributes
     ----------
     finite : bool
-        Whether every rate and state that was made since the start was finite.
+        Whether all that was looked at since the start was finite: every target that is stored, every sum, and a row of
+        every pencil.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class StreamedFields(Deferred):
         system: System,
         operators: Operators,
         plan: Plan,
-        rows: Callable[[], Rows],
+        rows: Callable[[], StoredRows],
         spectra: Spectra,
-        constants: Rows | None,
+        constants: StoredRows | None,
         like: Any = None,
     ) -> None:
         given = Stream("constants", constants) if constants is not None else None
@@ -89,7 +91,7 @@ class StreamedFields(Deferred):
         self._memory = pages(0)
         self.resident.give_up()
 
-    def new_storage(self) -> Rows:
+    def new_storage(self) -> StoredRows:
         """Storage for a state."""
         return self._new_rows()
 
