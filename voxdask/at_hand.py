@@ -110,7 +110,7 @@ class Window:
             _, columns, *rest = system.transform.spectrum_shape
             shape, dtype = (rows, columns - self.resident, *rest), system.transform.spectrum_dtype
         else:
-            shape, dtype = (rows, *(n + 2 * self.depth for n in system.grid.shape[1:])), system.dtype
+            shape, dtype = system.padded_rows(rows, self.depth), system.dtype
         apart = aligned(rows * width.held)
         return {name: view(self.memory, place + k * apart, shape, dtype) for k, name in enumerate(names)}
 

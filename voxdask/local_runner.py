@@ -200,11 +200,10 @@ class LocalRunner:
         system, plan = self.system, self.plan
         if store is None:
             raise ValueError("a spilled run needs a store to spill into")
-        create = store.scratch
+        create, depth = store.scratch, self.prepared.operators.program.halo
+        whole, chunks = (system.padded_rows(count, depth) for count in (system.grid.shape[0], plan.slab_rows))
 
         def make(names: Sequence[str], label: str) -> Any:
-            whole = self._padded_shape()
-            chunks = (plan.slab_rows, *whole[1:])
             rows = RowsInFiles({name: create(f"{label}_{name}", whole, chunks, system.dtype) for name in names})
             return rows if self.like is None else Staged(rows)
 
@@ -213,16 +212,12 @@ class LocalRunner:
 
     def _in_memory(self) -> tuple[Callable[[Sequence[str], str], Any], Any]:
         """What makes rows in host memory, and spectra there."""
+        whole = self.system.padded_rows(self.system.grid.shape[0], self.prepared.operators.program.halo)
 
         def make(names: Sequence[str], label: str) -> Any:
-            return RowsInMemory({name: backend.pinned(self._padded_shape(), self.system.dtype) for name in names})
+            return RowsInMemory({name: backend.pinned(whole, self.system.dtype) for name in names})
 
         return make, SpectraInMemory(self.system.transform)
-
-    def _padded_shape(self) -> tuple[int, ...]:
-        """Of a field as it is streamed: with ghost layers along all axes but the first."""
-        rows, *rest = self.system.grid.shape
-        return (rows, *(n + 2 * self.prepared.operators.program.halo for n in rest))
 
     def _readers(self) -> dict[str, Callable[[int, int], Any]]:
         """What gives rows of each of the caller's fields."""

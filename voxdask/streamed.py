@@ -129,9 +129,8 @@ class StreamedFields(Deferred):
         return halo.inner(out, self.operators.program.halo)
 
     def _padded(self, lo: int, hi: int) -> Any:
-        """Rows as they lie in storage: with ghost layers along all axes but the first."""
-        depth, dtype = self.operators.program.halo, self.system.dtype
-        shape = (hi - lo, *(n + 2 * depth for n in self.system.grid.shape[1:]))
+        """Room for rows as they lie in storage."""
+        shape, dtype = self.system.padded_rows(hi - lo, self.operators.program.halo), self.system.dtype
         return view(pages(math.prod(shape) * dtype.itemsize), 0, shape, dtype)
 
     def check(self, state: StreamedState) -> None:

@@ -63,6 +63,10 @@ class System:
         """The axes as an array sees them: coefficients are mirrored where fields are not periodic."""
         return self.axes if name in self.fields else tuple(axis.mirrored() for axis in self.axes)
 
+    def padded_rows(self, count: int, depth: int) -> tuple[int, ...]:
+        """The shape of rows of a field with ghost layers along all axes but the first."""
+        return (count, *(n + 2 * depth for n in self.grid.shape[1:]))
+
     def values(self, time: float, **more: float) -> dict[str, float]:
         """The parameters at a time."""
         return {**self.parameters, "t": time, **more}

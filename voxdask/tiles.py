@@ -106,7 +106,7 @@ def rates(
         In the workspace, unless `out` says where.
     """
     depth = kernel.halo
-    shape = (hi - lo + 2 * depth, *(n + 2 * depth for n in system.grid.shape[1:]))
+    shape = system.padded_rows(hi - lo + 2 * depth, depth)
 
     def empty(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         if backend.is_device_array(like):  # the pool of a device gives the memory to whoever needs it next
