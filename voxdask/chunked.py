@@ -78,8 +78,6 @@ class ChunkedFields:
     plan : Plan
     constants : mapping of str to list
         A Dask value for each slab of every auxiliary field and coefficient.
-    distributed : bool
-        Send slices between tasks rather than whole chunks.
     """
 
     def __init__(
@@ -88,9 +86,9 @@ class ChunkedFields:
         operators: Operators,
         plan: Plan,
         constants: Mapping[str, Sequence[Any]],
-        distributed: bool = False,
     ) -> None:
-        self.system, self.operators, self.plan, self.distributed = system, operators, plan, distributed
+        self.system, self.operators, self.plan = system, operators, plan
+        self.distributed = plan.workers > 0  # then slices are sent between tasks, rather than whole chunks
         self.slabs = split(system.grid.shape[0], plan.slab_rows)
         columns = system.transform.spectrum_shape[1]
         self.pencils = split(columns, max(-(-columns // len(self.slabs)), 1))

@@ -34,9 +34,9 @@ class ChunkedRunner:
         """Whether the scheduler of a cluster remembers so many tasks that it should be made to forget them."""
         return self.distributed and self.fields.tasks > max(_MOST_TASKS, _MOST_BATCHES * self._tasks_of_batch)
 
-    def __init__(self, prepared: Prepared, plan: Plan, distributed: bool) -> None:
-        self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, distributed
-        self.fields = ChunkedFields(self.system, prepared.operators, plan, {}, distributed)
+    def __init__(self, prepared: Prepared, plan: Plan) -> None:
+        self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, plan.workers > 0
+        self.fields = ChunkedFields(self.system, prepared.operators, plan, {})
         constants = ChunkedState(self._slabs(prepared.constants))
         if constants.chunks:
             self.fields.constants = self.fields.persist(constants)[0].chunks  # once, not in every graph

@@ -37,9 +37,9 @@ _ENCODINGS = frozenset(
 )
 
 
-def make_runner(prepared: Prepared, plan: Plan, distributed: bool) -> Runner:
+def make_runner(prepared: Prepared, plan: Plan) -> Runner:
     """The runner of a plan's tier."""
-    return ChunkedRunner(prepared, plan, distributed) if plan.tier == "chunked" else LocalRunner(prepared, plan)
+    return ChunkedRunner(prepared, plan) if plan.tier == "chunked" else LocalRunner(prepared, plan)
 
 
 class Loop:
@@ -51,13 +51,12 @@ class Loop:
         march: March,
         history: int,
         plan: Plan,
-        distributed: bool,
         attrs: Mapping[str, Any],
         progress: bool,
         callbacks: tuple[Callback, ...],
     ) -> None:
         self.prepared, self.march, self.history, self.attrs = prepared, march, history, dict(attrs)
-        self.plan, self.distributed, self.progress, self.callbacks = plan, distributed, progress, callbacks
+        self.plan, self.progress, self.callbacks = plan, progress, callbacks
 
     def in_memory(self, start: float) -> xr.Dataset:
         """Run, and keep the frames where the fields are."""
@@ -65,7 +64,7 @@ class Loop:
 
     def _in_memory(self, start: float) -> xr.Dataset:
         with PeakMemory() as memory:
-            runner = make_runner(self.prepared, self.plan, self.distributed)
+            runner = make_runner(self.prepared, self.plan)
             try:
                 runner.examine()
                 runner.start(start, None)
@@ -87,7 +86,7 @@ class Loop:
             there = RunStore.open(path) if RunStore.exists(path) else None
             if there is not None:  # before anything is read by its plan: fields may be large
                 self._take_chunks_of(there)
-            runner = make_runner(self.prepared, self.plan, self.distributed)
+            runner = make_runner(self.prepared, self.plan)
             identity = {**identity, "checksum of the fields at the start": runner.examine()}
             if there is not None:
                 there.check_identity(identity)

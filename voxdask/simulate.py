@@ -173,7 +173,7 @@ def simulate(
     # what an earlier run says of itself is no part of this one
     kept = {key: value for key, value in ds.attrs.items() if key not in (MANIFEST, "report")}
     attrs = {**kept, "made_by": f"voxdask {version('voxdask')}", **{k: _text(v) for k, v in made.items()}}
-    loop = Loop(prepared, march, method.history, plan, plan.workers > 0, attrs, progress, called)
+    loop = Loop(prepared, march, method.history, plan, attrs, progress, called)
     if store is None:
         return loop.in_memory(start)
     return loop.in_store(_store_path(store), resume, made | _start_of(prepared, start))
