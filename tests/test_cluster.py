@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import THIN
 from distributed import Client, LocalCluster
 
 import voxdask as vd
@@ -152,6 +153,21 @@ def test_memory_of_the_cluster_counts(client: Client) -> None:
     assert plan.tier == "chunked" and plan.threads == sum(client.nthreads().values())
     assert plan.memory_limit <= 0.6 * sum(w["memory_limit"] for w in client.scheduler_info()["workers"].values()) + 1
     assert vd.plan(vd.models.CahnHilliard(), make_ds()).tier == "block"
+
+
+def test_persisted_arrays_in_a_store_and_spilled(client: Client, tmp_path: Path) -> None:
+    """Their values are on the workers alone."""
+    ds = make_ds()[["c", "w"]]
+    model = vd.models.ReactionDiffusion(diffusivity=ds.w.chunk(z=5).persist())
+    options: dict[str, Any] = {"dt": 0.1, "steps": 2, **QUIET}
+    expected = vd.simulate(vd.models.ReactionDiffusion(diffusivity=ds.w), ds[["c"]], **options)
+    given = ds[["c"]].chunk(z=5).persist()
+    run = vd.simulate(model, given, store=tmp_path / "chunked.zarr", **options)
+    assert run.vd.report.workers == 2 and "projected on 2 workers" in str(run.vd.report)
+    np.testing.assert_allclose(run.c, expected.c, rtol=1e-12)
+    thin = vd.simulate(model, given, store=tmp_path / "spilled.zarr", memory_limit=THIN, **options)
+    assert thin.vd.report.tier == "spilled" and thin.vd.report.workers == 0
+    np.testing.assert_allclose(thin.c, expected.c, rtol=1e-12)
 
 
 def test_what_is_too_large_for_a_cluster_runs_here(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,35 @@ def test_times_of_frames(tier: Tier) -> None:
     np.testing.assert_array_equal(ends.c[0], ds.c)
 
 
+def test_what_another_run_has_left_is_refused_before_fields_are_read(tmp_path: Path) -> None:
+    ds, path = make_ds(), tmp_path / "run.zarr"
+    vd.simulate(MODEL, ds, dt=0.1, steps=2, store=path, chunks=4, **QUIET)
+    unread = ds.copy(data={"c": da.from_array(Unreadable(), chunks=(2, 5, 4))})
+    for options in ({"dt": 0.2}, {"dt": 0.1, "boundary": "neumann"}):
+        with pytest.raises(ValueError, match="made with other parameters"):
+            vd.simulate(MODEL, unread, steps=2, store=path, **options, **QUIET)
+    with pytest.raises(FileExistsError):
+        vd.simulate(MODEL, unread, dt=0.1, steps=2, store=path, resume=False, **QUIET)
+    with RunStore.open(path).lock(), pytest.raises(BlockingIOError):
+        vd.simulate(MODEL, unread, dt=0.1, steps=2, store=path, **QUIET)
+
+
+class Unreadable:
+    """An array whose values may not be asked for."""
+
+    shape, dtype, ndim = (6, 5, 4), np.dtype(float), 3
+
+    def __getitem__(self, index: Any) -> Any:
+        raise AssertionError("it was read")
+
+
+def test_a_plan_is_for_the_chunks_of_a_store(tmp_path: Path) -> None:
+    ds, path = make_ds((24, 5, 4)), tmp_path / "run.zarr"
+    vd.simulate(MODEL, ds, dt=0.1, steps=1, store=path, chunks=5, **QUIET)
+    plan = vd.plan(MODEL, ds, chunks=8, store=path, measure=False)
+    assert (plan.chunk_rows, plan.slab_rows) == (5, 10)
+
+
 def test_no_steps(tier: Tier) -> None:
     ds = make_ds()
     run = tier.simulate(MODEL, ds, dt=0.1, steps=0)

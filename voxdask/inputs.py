@@ -10,6 +10,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from distributed import futures_of
 
 from voxdask import backend
 from voxdask.members import member_of
@@ -50,16 +51,18 @@ def reader(array: Any, limit: int) -> Callable[[int, int], Any]:
         return lambda lo, hi: array[lo:hi]
     chunk_bytes = math.prod(max(c) for c in array.chunks) * array.dtype.itemsize * math.prod(array.numblocks[1:])
     room = limit // max(chunk_bytes, 1) - (_LAZY_COPIES - 1)
+    # what was persisted is on a cluster, which is asked for it
+    scheduler = None if futures_of(array) else "synchronous"
     if room < 1:
-        return lambda lo, hi: array[lo:hi].compute(scheduler="synchronous")
-    return _LazyRows(array, room).read_rows
+        return lambda lo, hi: array[lo:hi].compute(scheduler=scheduler)
+    return _LazyRows(array, room, scheduler).read_rows
 
 
 class _LazyRows:
     """Rows of a Dask array: a chunk is kept until all of its rows were read, as long as there is room for it."""
 
-    def __init__(self, array: da.Array, room: int) -> None:
-        self.array, self.room = array, room
+    def __init__(self, array: da.Array, room: int, scheduler: str | None) -> None:
+        self.array, self.room, self.scheduler = array, room, scheduler
         self.bounds = np.cumsum((0, *array.chunks[0]))
         self.unread = list(array.chunks[0])
         self.lock, self.kept = threading.Lock(), dict[int, Any]()
@@ -85,7 +88,7 @@ class _LazyRows:
             return self.kept.pop(i)
         while len(self.kept) >= self.room:
             del self.kept[next(iter(self.kept))]  # nobody has read of it for longest
-        return self.array[self.bounds[i] : self.bounds[i + 1]].compute(scheduler="synchronous")
+        return self.array[self.bounds[i] : self.bounds[i + 1]].compute(scheduler=self.scheduler)
 
 
 def look_rows(system: System, lo: int, blocks: Iterable[tuple[str, Any]]) -> dict[str, list[int]]:

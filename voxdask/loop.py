@@ -16,6 +16,7 @@ import xarray as xr
 from voxdask import backend
 from voxdask.chunked_runner import ChunkedRunner
 from voxdask.control import Memory
+from voxdask.inputs import checksum_of
 from voxdask.local_runner import LocalRunner
 from voxdask.march import March
 from voxdask.planning import has_room_for_chunks, with_chunks
@@ -40,6 +41,18 @@ _ENCODINGS = frozenset(
 def make_runner(prepared: Prepared, plan: Plan) -> Runner:
     """The runner of a plan's tier."""
     return ChunkedRunner(prepared, plan) if plan.tier == "chunked" else LocalRunner(prepared, plan)
+
+
+def planned_for(store: RunStore, plan: Plan) -> Plan:
+    """A plan for the chunks that a store has."""
+    if store.rows == plan.chunk_rows:
+        return plan
+    if not has_room_for_chunks(plan, store.rows):
+        raise MemoryError(
+            f"{store.path} holds frames in chunks of {store.rows} rows, more than the {plan.save_rows} that "
+            "memory_limit has room for; resume with a larger memory_limit"
+        )
+    return with_chunks(plan, store.rows)
 
 
 class Loop:
@@ -84,14 +97,20 @@ class Loop:
             if RunStore.exists(path) and not resume:
                 raise FileExistsError(f"store={os.fspath(path)!r} exists and resume=False; use another path")
             there = RunStore.open(path) if RunStore.exists(path) else None
-            if there is not None:  # before anything is read by its plan: fields may be large
-                self._take_chunks_of(there)
+            if there is not None:  # before anything is read: fields may be large
+                there.check_identity(identity, whole=False)
+                self.plan = planned_for(there, self.plan)
+                stack.enter_context(there.lock())
             runner = make_runner(self.prepared, self.plan)
-            identity = {**identity, "checksum of the fields at the start": runner.examine()}
-            if there is not None:
-                there.check_identity(identity)
-            store = self._create(path, identity) if there is None else there
-            stack.enter_context(store.lock())
+            coefficients = {name: checksum_of(array) for name, array in self.prepared.constants.items()}
+            checksums = {"coefficients": coefficients, "checksum of the fields at the start": runner.examine()}
+            identity = {**identity, **checksums}
+            if there is None:
+                store = self._create(path, identity)
+                stack.enter_context(store.lock())
+            else:
+                store = there
+                store.check_identity(identity)
             stack.callback(store.clear_scratch)
             stack.callback(runner.close)  # first of all: its threads may still write
             checkpoint, watch = store.checkpoint, Stopwatch()
@@ -132,17 +151,6 @@ class Loop:
                 stacklevel=6,
             )
         return done
-
-    def _take_chunks_of(self, store: RunStore) -> None:
-        """Plan for the chunks that a store has."""
-        if store.rows == self.plan.chunk_rows:
-            return
-        if not has_room_for_chunks(self.plan, store.rows):
-            raise MemoryError(
-                f"{store.path} holds frames in chunks of {store.rows} rows, more than the {self.plan.save_rows} that "
-                "memory_limit has room for; resume with a larger memory_limit"
-            )
-        self.plan = with_chunks(self.plan, store.rows)
 
     def _create(self, path: str | os.PathLike[str], identity: dict[str, Any]) -> RunStore:
         system, source = self.prepared.system, self.prepared.source
@@ -199,6 +207,7 @@ class Loop:
             rejected=watch.rejected,
             shortest_step=watch.shortest,
             longest_step=watch.longest,
+            workers=self.plan.workers,
         )
 
 

@@ -31,13 +31,16 @@ class Report:
     ns_per_voxel_step : float
         Median over the steps; the first one, which may compile kernels, is left out.
     peak_memory : int
-        Bytes resident above what the process held when the run began.
+        Bytes resident above what the process held when the run began; code that it compiled is among them. Of a run
+        on a cluster, those of the client, not of its workers.
     projected_memory : int
-        Bytes that the plan foresaw.
+        Bytes that the plan foresaw; of a run on a cluster, of all workers.
     rejected : int
         Attempts at a step whose error was beyond the tolerance; `steps` leaves them out.
     shortest_step, longest_step : float, optional
         Where a tolerance controls steps: their range, in units of time.
+    workers : int
+        Processes of a cluster that the run was on; 0 if it was in this one.
     """
 
     tier: str
@@ -51,6 +54,7 @@ class Report:
     rejected: int = 0
     shortest_step: float | None = None
     longest_step: float | None = None
+    workers: int = 0
 
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Report | None:
@@ -66,10 +70,13 @@ class Report:
         controlled = ""
         if self.shortest_step is not None:
             controlled = f"dt={self.shortest_step:.3g} ... {self.longest_step:.3g}, {self.rejected} rejected, "
+        projected, peak = format_bytes(self.projected_memory), format_bytes(self.peak_memory)
+        memory = f"{peak} of {projected} projected"
+        if self.workers:  # their peaks are not known here
+            memory = f"{peak} here, {projected} projected on {self.workers} workers"
         return (
             f"{self.steps} steps of {self.voxels:,} voxels ({controlled}{self.tier}) in {self.wall_time:.2f} s: "
-            f"{self.ns_per_voxel_step:.1f} ns per voxel and step; peak memory "
-            f"{format_bytes(self.peak_memory)} of {format_bytes(self.projected_memory)} projected"
+            f"{self.ns_per_voxel_step:.1f} ns per voxel and step; peak memory {memory}"
         )
 
 

@@ -25,8 +25,7 @@ from voxdask.device_planning import plan_on_device
 from voxdask.equation import HasEquation, equation_of
 from voxdask.evaluate import problem_of
 from voxdask.forecast import forecast, with_traffic
-from voxdask.inputs import checksum_of
-from voxdask.loop import Callback, Loop
+from voxdask.loop import Callback, Loop, planned_for
 from voxdask.lowering import inlined
 from voxdask.march import AdaptiveMarch, FixedMarch, March
 from voxdask.planning import make_plan, plan_in_memory
@@ -38,7 +37,7 @@ from voxdask.schedule import make_schedule, make_span, whole_number
 from voxdask.spilling import Route
 from voxdask.stability import warn_if_unstable
 from voxdask.steppers import Stepper, is_adaptive, stepper_of
-from voxdask.store import MANIFEST
+from voxdask.store import MANIFEST, RunStore
 from voxdask.units import format_bytes, parse_bytes
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -83,7 +82,7 @@ def simulate(
     t_end : float, optional
         Time at the end; a whole number of steps from the start, unless the stepper chooses them.
     steps : int, optional
-        Number of steps, instead of `t_end`.
+        Number of steps, instead of `t_end`; a stepper that chooses them needs `t_end`.
     stepper : str or Stepper, default "imex"
         Semi-implicit "imex" and "sbdf2", exponential "etd1" and "etdrk4", explicit "euler", "rk4", "rkc1" and
         "rkc2"; "tsit5" (explicit) and "adaptiveimex" choose steps by a tolerance; or an instance from
@@ -109,7 +108,8 @@ def simulate(
         "auto" works where the arrays lie; "gpu" on a GPU, slab by slab through it if that has not the memory for all,
         which for arrays of NumPy gives frames of NumPy; "cpu" on the host.
     memory_limit : str or int, optional
-        Bytes that the run may take beside `ds`, such as ``"2GB"``; by default most of what is free.
+        Bytes that the run may take beside `ds`, such as ``"2GB"``; by default most of what is free. Compiled code,
+        100 to 150 MB once in a process, comes on top.
     fft : {"scipy", "pyfftw", "mkl_fft"}, default "scipy"
         Library that transforms arrays in memory; one thread of it for each that works on a tile. On a GPU it is CuPy's.
     progress : bool, default True
@@ -200,7 +200,8 @@ def plan(
     Parameters
     ----------
     model, ds, stepper, boundary, chunks, device, memory_limit, fft, store
-        As for :func:`simulate`. The disk of `store`, or of the working directory, is the one that is measured.
+        As for :func:`simulate`. The disk of `store`, or of the working directory, is the one that is measured. If a
+        run is there, its chunks are planned for.
     measure : bool, default True
         With False, time is not foreseen. Otherwise steps are tried on a few rows, and, for a spilled run, some files
         are written beside `store` and removed.
@@ -227,6 +228,8 @@ def plan(
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
     plan = _plan(prepared, method, chunks, device, memory_limit, 0, store, measure)
+    if store is not None and RunStore.exists(there := _store_path(store)):
+        plan = planned_for(RunStore.open(there), plan)
     if plan.on_device and plan.streams:
         return with_traffic(plan, _routes(prepared, plan.problem, method))
     if not measure or plan.on_device:
@@ -381,7 +384,7 @@ def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: f
 
 
 def _start_of(prepared: Prepared, start: float) -> dict[str, Any]:
-    """What a run that goes on with another must share beside: grid, type, start time and coefficients."""
+    """What a run that goes on with another must share beside, as far as that takes no reading."""
     grid = prepared.system.grid
     return {
         "start_time": start,
@@ -393,7 +396,6 @@ def _start_of(prepared: Prepared, start: float) -> dict[str, Any]:
             "origin": grid.origin,
             "node_centred": grid.node_centred,
         },
-        "coefficients": {name: checksum_of(a) for name, a in prepared.constants.items()},
     }
 
 

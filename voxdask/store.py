@@ -204,9 +204,10 @@ class RunStore:
                     raise FileNotFoundError(errno.ENOENT, message, str(array.path))
         return store
 
-    def check_identity(self, identity: Mapping[str, Any]) -> None:
-        """Raise a ``ValueError`` that lists what differs unless `identity` is the one stored."""
+    def check_identity(self, identity: Mapping[str, Any], *, whole: bool = True) -> None:
+        """Raise a ``ValueError`` that lists what differs unless `identity`, or what it has, is the one stored."""
         old, new = self._manifest["identity"], plain_json("identity", identity)
+        old = old if whole else {key: value for key, value in old.items() if key in new}
         both = [
             ({key: old[key]} if key in old else {}, {key: new[key]} if key in new else {})
             for key in old | new
