@@ -15,6 +15,7 @@ import xarray as xr
 from conftest import THICK, THIN
 
 import voxdask as vd
+from voxdask import backend
 from voxdask.models.factors import called
 
 QUIET: dict[str, Any] = {"progress": False, "stepper": "euler"}
@@ -154,6 +155,20 @@ def test_numbers_of_rows_may_be_numpy_integers() -> None:
 
 
 # --- found when the models and steppers of the paper were new ------------------------------------------------------
+
+
+@pytest.mark.parametrize("save_every", [1, 2, 3])
+def test_memory_is_foreseen_for_steps_that_follow_a_saved_state(
+    save_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of SBDF2, which goes on from two states at rest; the window is as small as two threads have it."""
+    monkeypatch.setattr(backend, "cpu_count", lambda: 2)
+    ds = vd.dataset({"c": np.random.default_rng(0).uniform(0.4, 0.6, (23, 97, 65))})
+    options: dict[str, Any] = {"dt": 0.02, "steps": 5, "stepper": "sbdf2", "save_every": save_every, "progress": False}
+    options["boundary"] = {"z": (vd.Dirichlet(0.4), "neumann")}
+    run = vd.simulate(vd.models.CahnHilliard(), ds, memory_limit=28_390_467, store=tmp_path / "run.zarr", **options)
+    assert run.vd.report.tier == "spilled"
+    np.testing.assert_allclose(run.c, vd.simulate(vd.models.CahnHilliard(), ds, **options).c, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("thin", [True, False], ids=["thin", "thick"])

@@ -177,6 +177,17 @@ def test_a_stage_moves_what_it_reads_and_what_it_changes() -> None:
     assert route.pencils == (Transform(1, 2, 2), Transform(2, 2, 3), Transform(3, 2, 3), Transform(2, 1, 2))
 
 
+def test_a_line_that_spills(tmp_path: Path) -> None:
+    """Ways to go over it are tried on parts of it."""
+    ds = vd.dataset({"c": np.random.default_rng(0).uniform(0.4, 0.6, 300_000).astype(np.float32)})
+    options: dict[str, Any] = {"stepper": "euler", "memory_limit": "22MB", "store": tmp_path / "run.zarr"}
+    plan = vd.plan(vd.models.CahnHilliard(), ds, **options)
+    assert plan.tier == "spilled" and plan.step_seconds is not None
+    run = vd.simulate(vd.models.CahnHilliard(), ds, dt=1e-4, steps=2, progress=False, **options)
+    block = vd.simulate(vd.models.CahnHilliard(), ds, dt=1e-4, steps=2, stepper="euler", progress=False)
+    np.testing.assert_allclose(run.c[-1], block.c[-1], rtol=1e-6)
+
+
 def test_a_plan_without_measuring_foresees_no_time() -> None:
     plan = vd.plan(vd.models.CahnHilliard(), made_up(), measure=False)
     assert plan.step_seconds is None and plan.traffic_bytes is None and "ns per voxel" not in str(plan)

@@ -77,15 +77,14 @@ def routes(
         One for each number of evaluations in a sweep that is worth a thought.
     """
 
-    def rehearse(depth: int, steps: int) -> tuple[_Rehearsal, Route]:
+    def rehearse(depth: int, steps: int) -> tuple[int, Route]:
         fields = _Rehearsal(operators, depth, constants, weighted, width)
         state = StreamedState(Stream("state", fields.new_storage(), fields.free))
         history: tuple[StreamedState, ...] = ()
         begun = (0, 0)
-        if is_adaptive(stepper):
-            first_step(stepper, fields, 0.0, state, 1.0)
-        for _ in range(3):  # a first time, another until all that is carried is there, and one that is like all others
-            begun = (len(fields.chains), len(fields.pencils))
+
+        def batch() -> None:
+            nonlocal state, history
             for _ in range(steps):
                 if is_adaptive(stepper):
                     attempt = stepper.attempt(fields, 0.0, 1.0, state, *history)
@@ -97,18 +96,31 @@ def routes(
                     state, *rest = stepper.step(fields, 0.0, 1.0, state, *history)
                     history = tuple(rest)
             if not stepper.spectra:
-                for each in (state, *history):
-                    fields.settle(each)
-        usual = (tuple(fields.chains[begun[0] :]), tuple(fields.pencils[begun[1] :]))
-        for each in (state, *history):
-            fields.settle(each)
-        every = tuple(dict.fromkeys(fields.chains))
-        return fields, Route(depth, steps, usual[0], every, usual[1], fields.states, 1 + stepper.history)
+                settle()
 
-    fields, shallow = rehearse(1, 1)
+        def settle() -> None:
+            for each in (state, *history):
+                fields.settle(each)
+
+        if is_adaptive(stepper):
+            first_step(stepper, fields, 0.0, state, 1.0)
+        for _ in range(3):  # a first time, another until all that is carried is there, and one that is like all others
+            begun = (len(fields.chains), len(fields.pencils))
+            batch()
+        usual = (tuple(fields.chains[begun[0] :]), tuple(fields.pencils[begun[1] :]))
+        evaluations = fields.evaluations
+        for batches in (1, 2, 3):  # a state that is saved is finished first; the next steps go on from what is at rest
+            settle()
+            for _ in range(batches):
+                batch()
+        settle()
+        every = tuple(dict.fromkeys(fields.chains))
+        return evaluations, Route(depth, steps, usual[0], every, usual[1], fields.states, 1 + stepper.history)
+
+    evaluations, shallow = rehearse(1, 1)
     if stepper.spectra:
         return (shallow,)
-    stages = round(fields.evaluations / 3)
+    stages = round(evaluations / 3)
     found = [shallow, *(rehearse(depth, 1)[1] for depth in _DEPTHS if 1 < depth < stages), rehearse(stages, 1)[1]]
     if not is_adaptive(stepper):
         found += [rehearse(stages * n, n)[1] for n in _DEPTHS if n > 1 and stages * n <= _DEPTHS[-1]]

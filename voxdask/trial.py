@@ -138,7 +138,8 @@ def _steps(prepared: Prepared, plan: Plan, stepper: Stepper, rows: int, tile_row
     fields = _Timed(thin, prepared.operators, small, constants)
 
     def pattern(name: str, lo: int, hi: int) -> Any:
-        return np.broadcast_to(np.linspace(0.9, 1.1, grid.shape[-1], dtype=system.dtype), (hi - lo, *grid.shape[1:]))
+        line = np.linspace(0.9, 1.1, grid.shape[-1], dtype=system.dtype)
+        return np.broadcast_to(line if grid.shape[1:] else line[lo:hi], (hi - lo, *grid.shape[1:]))
 
     try:
         with np.errstate(all="ignore"):
