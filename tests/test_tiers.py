@@ -380,3 +380,16 @@ def test_chunks_are_kept_as_long_as_there_is_room(room: int, computed: int) -> N
     for lo in (0, 6, 2, 4, 8, 12, 14, 10):
         np.testing.assert_array_equal(read(lo, lo + 2), [lo, lo + 1])
     assert len(made) == computed
+
+
+def test_an_empty_chunk_of_a_lazy_field_computes_no_other() -> None:
+    made = list[int]()
+
+    def piece(block_info: Any = None) -> np.ndarray:
+        made.append(block_info[None]["chunk-location"][0])
+        return np.full(block_info[None]["chunk-shape"], 0.5)
+
+    array = da.map_blocks(piece, chunks=((3, 0, 5, 1),), dtype=float, meta=np.empty(0))
+    read = reader(array, 1 << 20)
+    assert [len(read(lo, lo + 3)) for lo in (0, 3, 6)] == [3, 3, 3]
+    assert made == [0, 2, 3]

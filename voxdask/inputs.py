@@ -73,6 +73,8 @@ class _LazyRows:
             parts = []
             for i in range(int(first), int(last) + 1):
                 start, stop = self.bounds[i], self.bounds[i + 1]
+                if start == stop:  # to make an empty chunk, Dask would compute another
+                    continue
                 chunk = self._chunk(i)
                 parts.append(chunk[max(lo - start, 0) : hi - start])
                 self.unread[i] -= len(parts[-1])

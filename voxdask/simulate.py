@@ -228,7 +228,7 @@ def plan(
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
     plan = _plan(prepared, method, chunks, device, memory_limit, 0, store, measure)
-    if store is not None and RunStore.exists(there := _store_path(store)):
+    if store is not None and Path(there := _store_path(store), "zarr.json").exists():  # else it only names a disk
         plan = planned_for(RunStore.open(there), plan)
     if plan.on_device and plan.streams:
         return with_traffic(plan, _routes(prepared, plan.problem, method))
