@@ -327,7 +327,7 @@ COEFFICIENT = xr.DataArray(np.full((6, 5, 4), 0.4), dims=("z", "y", "x"))
 CHANGES: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], Any, dict[str, Any], str]] = {
     "parameter": (lambda ds: ds, vd.models.ReactionDiffusion(0.5, MODEL.source), {}, "parameters"),
     "source": (lambda ds: ds, vd.models.ReactionDiffusion(0.4, lambda t, c, x: 0.2 * t), {}, "equation"),
-    "field": (lambda ds: ds, vd.models.ReactionDiffusion(COEFFICIENT, MODEL.source), {}, "coefficients"),
+    "field": (lambda ds: ds, vd.models.ReactionDiffusion(COEFFICIENT, MODEL.source), {}, "parameters"),
     "model": (lambda ds: ds, vd.models.CahnHilliard(), {}, "model"),
     "boundary": (lambda ds: ds, MODEL, {"boundary": {"y": "neumann"}}, "boundary"),
     "face": (lambda ds: ds, MODEL, {"boundary": {"z": (vd.Dirichlet(FACE + 1), "neumann")}}, "boundary"),

@@ -286,8 +286,8 @@ def spill(
     needed = int(1.05 * needed)  # it is printed to two digits, which may round down
     raise MemoryError(
         f"the run cannot fit into memory_limit={format_bytes(memory_limit)} even spilled to disk: with the thinnest "
-        f"slabs of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels a row, it takes {format_bytes(needed)}, "
-        f"{format_bytes(OVERHEAD_BYTES)} of it whatever the size"
+        f"slabs of {' x '.join(map(str, problem.shape[1:])) or '1'} voxels a row, "
+        f"and {format_bytes(OVERHEAD_BYTES)} whatever the size, it takes {format_bytes(needed)}"
     )
 
 
