@@ -19,9 +19,8 @@ import pytest
 import xarray as xr
 
 import voxdask as vd
-from voxdask import backend, kernels, planning
+from voxdask import backend, compiling, planning
 from voxdask.plans import Plan
-from voxdask.problem import Problem
 from voxdask.transport import device
 from voxdask.windows import AHEAD
 
@@ -71,10 +70,11 @@ def small_runs_spill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan a run under one of the limits above as what it stands for; real ones are far larger."""
     depths, aheads = itertools.count(), itertools.cycle([AHEAD, 0])
 
-    def make_plan(problem: Problem, *, memory_limit: int, threads: int, **options: Any) -> Plan:
+    def make_plan(held: Plan, *, routes: Any, **options: Any) -> Plan:
+        problem, memory_limit, threads = held.problem, held.memory_limit, held.threads
         if memory_limit not in (THIN, THICK, DEEP):
-            return planning.make_plan(problem, memory_limit=memory_limit, threads=threads, **options)
-        routes = options["routes"]()
+            return planning.make_plan(held, routes=routes, **options)
+        routes = routes()
         route = routes[next(depths) % len(routes)] if memory_limit == DEEP else routes[-1]
         plan = replace(planning.spill(problem, 1 << 50, threads, 0, [route]), ahead=next(aheads))
         # no column of a spectrum stays in memory, half of them do, or all
@@ -141,11 +141,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Iterator[fake_cupy.P
     monkeypatch.setattr(backend, "cupy", fake_cupy)
     monkeypatch.setattr(backend, "cupyx", fake_cupy)
     monkeypatch.setattr(backend, "device_fft", fake_cupy.fft)
-    kernels._load_device.cache_clear()
+    compiling.load_device.cache_clear()
     device._module.cache_clear()
     pool = fake_cupy.pool
     pool.limit, pool.peak = 0, pool.used
     yield pool
     pool.limit = 0
-    kernels._load_device.cache_clear()
+    compiling.load_device.cache_clear()
     device._module.cache_clear()

@@ -14,9 +14,10 @@ import sympy as sp
 from periodic import AXES, random_fields
 
 import voxdask
-from voxdask import backend, kernels
+from voxdask import backend, compiling, kernels
 from voxdask.equation import dt
-from voxdask.kernels import Filter, Kernel, Update, compile_filter, compile_program
+from voxdask.filters import Filter, compile_filter
+from voxdask.kernels import Kernel, Update, compile_program
 from voxdask.lowering import Program, adjoint, inlined, lower, tangent
 from voxdask.models import AllenCahn, CahnHilliard, ReactionDiffusion, RegularSolution
 from voxdask.phi import Phi1, Phi2, Phi3
@@ -164,7 +165,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], N
         pytest.skip("there is no C compiler (cc, gcc or clang) to run printed CUDA with")
 
     def switch() -> None:
-        kernels._load_device.cache_clear()
+        compiling.load_device.cache_clear()
         monkeypatch.setattr(kernels.backend, "namespace", lambda _: cuda_shim.namespace)
         monkeypatch.setattr(kernels.backend, "raw_module", lambda source: cuda_shim.HostModule(source, tmp_path))
 
@@ -174,7 +175,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], N
 @pytest.fixture(autouse=True)
 def forget_devices() -> Any:
     yield
-    kernels._load_device.cache_clear()
+    compiling.load_device.cache_clear()
 
 
 TOLERANCES = {np.float32: 1e-6, np.float64: 1e-13}

@@ -22,7 +22,7 @@ from voxdask.chunkfiles import ChunkFiles
 from voxdask.costs import Rates, sweep_seconds
 from voxdask.equation import equation_of
 from voxdask.forecast import forecast
-from voxdask.planning import make_plan
+from voxdask.planning import plan_in_memory
 from voxdask.plans import Plan
 from voxdask.problem import Problem
 from voxdask.rehearsal import routes
@@ -46,7 +46,8 @@ def semi_implicit(problem: Problem) -> Route:
 
 
 def plan_of(tier: str, threads: int, chunk_rows: int = 15) -> Plan:
-    made = make_plan(PROBLEM, memory_limit=1 << 40, threads=threads, chunked=tier == "chunked", chunk_rows=chunk_rows)
+    options: dict[str, Any] = {"chunked": tier == "chunked", "chunk_rows": chunk_rows}
+    made = plan_in_memory(PROBLEM, memory_limit=1 << 40, threads=threads, **options)
     assert made.tier == tier
     return replace(made, rows=5)
 

@@ -21,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from periodic import AXES, ahead, behind, positions, random_fields, run, run_program, scalars
 
-from voxdask import kernels
-from voxdask.kernels import Kernel, Update, compile_filter, compile_program
+from voxdask import compiling, kernels
+from voxdask.filters import compile_filter
+from voxdask.kernels import Kernel, Update, compile_program
 from voxdask.lowering import lower
 from voxdask.models import CahnHilliard
 from voxdask.printing import Names
@@ -327,7 +328,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 def test_the_inner_loop_is_vectorised_in_single_precision() -> None:
     kernel = compile_program(CahnHilliard().equation.program(AXES))
-    module = kernels._load_host(kernel.host)
+    module = compiling.load_host(kernel.host)
     for call in kernel.calls:
         types = [numba.float32[:, :, ::1]] * (len(call.writes) + len(call.reads)) + [numba.float32[::1]]
         types += [numba.int64] * 2  # where a strip begins, and how many lines it has
@@ -342,7 +343,7 @@ def test_the_inner_loop_is_vectorised_in_single_precision() -> None:
 
 
 def dispatcher(kernel: Kernel, number: int = 0) -> Any:
-    return getattr(kernels._load_host(kernel.host), f"evaluate{number}")
+    return getattr(compiling.load_host(kernel.host), f"evaluate{number}")
 
 
 def test_another_parameter_recompiles_nothing() -> None:
@@ -363,9 +364,9 @@ def fresh_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Pa
     def use(directory: Path) -> None:
         monkeypatch.setattr(platformdirs, "user_cache_dir", lambda _: str(directory))
 
-    kernels._load_host.cache_clear()
+    compiling.load_host.cache_clear()
     yield use  # type: ignore[misc]
-    kernels._load_host.cache_clear()
+    compiling.load_host.cache_clear()
 
 
 def test_threads_may_make_the_first_call_together(fresh_cache: Callable[[Path], None], tmp_path: Path) -> None:
@@ -385,16 +386,16 @@ def test_a_cache_that_can_not_be_written_is_done_without(fresh_cache: Callable[[
     fresh_cache(tmp_path / "file" / "cache")
     kernel = compile_program(lower((a * sp.Rational(5, 13),), ("rate",), ("x",)))
     assert np.allclose(kernel({"a": np.ones(4)}, {}, {})["rate"], 5 / 13)
-    path = Path(kernels._load_host(kernel.host).__file__ or "")
-    assert path.parent == kernels._temporary_directory()
+    path = Path(compiling.load_host(kernel.host).__file__ or "")
+    assert path.parent == compiling.temporary_directory()
 
 
 def test_a_torn_file_is_written_again(fresh_cache: Callable[[Path], None], tmp_path: Path) -> None:
     fresh_cache(tmp_path)
     kernel = compile_program(lower((a * sp.Rational(5, 17),), ("rate",), ("x",)))
-    path = Path(kernels._load_host(kernel.host).__file__ or "")
+    path = Path(compiling.load_host(kernel.host).__file__ or "")
     path.write_text("")
-    kernels._load_host.cache_clear()
+    compiling.load_host.cache_clear()
     assert np.allclose(kernel({"a": np.ones(4)}, {}, {})["rate"], 5 / 17)
 
 
@@ -405,14 +406,14 @@ package.__path__ = [sys.argv[1]]
 sys.modules["voxdask"] = package
 
 import numpy as np
-from voxdask import kernels
+from voxdask import compiling, kernels
 from voxdask.lowering import lower
 from voxdask.symbols import Field, div, grad, laplace
 
 c = Field("c", real=True)
 kernel = kernels.compile_program(lower((div(c * grad(laplace(c) - c**3)),), ("rate",), ("x",)))
 (rate,) = kernel({"c": np.linspace(0, 1, 12)}, {}, {"inverse_spacing_x": 1.0}).values()
-functions = [getattr(kernels._load_host(kernel.host), call.name) for call in kernel.calls]
+functions = [getattr(compiling.load_host(kernel.host), call.name) for call in kernel.calls]
 hits = sum(sum(f.stats.cache_hits.values()) for f in functions)
 misses = sum(sum(f.stats.cache_misses.values()) for f in functions)
 print(hits, misses, float(abs(rate).sum()))

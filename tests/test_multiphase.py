@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import voxdask as vd
-from voxdask import kernels, planning
+from voxdask import compiling, kernels, planning
 from voxdask.families import Level, Total, deviation, gathered, onto_simplex, total
 from voxdask.familykernel import compile_family
 from voxdask.kernels import Update
@@ -462,11 +462,11 @@ def test_kernels_are_the_same_in_cuda(projection: Any, monkeypatch: pytest.Monke
         return kernel(blocks, {}, parameters, out, (0.5, 2.0, 0.25, 1.5))
 
     expected = results()
-    kernels._load_device.cache_clear()
+    compiling.load_device.cache_clear()
     monkeypatch.setattr(kernels.backend, "namespace", lambda _: cuda_shim.namespace)
     monkeypatch.setattr(kernels.backend, "raw_module", lambda source: cuda_shim.HostModule(source, tmp_path))
     found = results()
-    kernels._load_device.cache_clear()
+    compiling.load_device.cache_clear()
     assert set(found) == set(expected) and len(found) == 8
     for name, array in found.items():
         np.testing.assert_allclose(array, expected[name], atol=1e-13)

@@ -49,7 +49,7 @@ def problems(draw: Any) -> Problem:
 
 def make_plan(problem: Problem, **options: Any) -> Plan:
     """A plan that may spill, along the routes that such a problem would have."""
-    return planning.make_plan(problem, routes=lambda: routes(problem), **options)
+    return planning.make_plan(planning.plan_in_memory(problem, **options), routes=lambda: routes(problem))
 
 
 def routes(problem: Problem) -> list[Route]:

@@ -16,7 +16,7 @@ import voxdask as vd
 from voxdask import chunked
 from voxdask.block import BlockFields
 from voxdask.chunked_runner import ChunkedRunner
-from voxdask.kernels import compile_filter
+from voxdask.filters import compile_filter
 from voxdask.phi import Phi1, Phi2, Phi3
 from voxdask.steppers import (
     ETD1,

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import voxdask as vd
-from voxdask import backend, planning, problem, tiles
+from voxdask import backend, planning, problem, slabs, tiles
 from voxdask.inputs import reader
 from voxdask.plans import Plan
 
@@ -151,11 +151,14 @@ def test_threads_that_share_a_slab_change_nothing(
     ds = make_ds((11, 6, 5), nodes=("z",))
     end: dict[str, Any] = {"t_end": START + 1e-3} if stepper == "tsit5" else {"dt": 1e-3, "steps": 3}
     options = {"stepper": stepper, "boundary": {"z": vd.Dirichlet(0.4), "x": "neumann"}, **end}
-    runs = []
+    runs, asked, pool = [], list[int](), slabs._pool
+    monkeypatch.setattr(slabs, "_pool", lambda threads: (asked.append(threads), pool(threads))[1])
     for threads in (1, 3):
+        assert not asked
         monkeypatch.setattr(Plan, "slab_threads", threads)
         runs.append(make_tier("chunks-7", tmp_path).simulate(Exchange(), ds, **options))
     xr.testing.assert_identical(runs[0].drop_attrs(), runs[1].drop_attrs())
+    assert set(asked) == {3}
 
 
 @pytest.fixture(params=["thick", "thin"])

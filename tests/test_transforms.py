@@ -19,8 +19,8 @@ import voxdask as vd
 from voxdask import tiles, transforms
 from voxdask.boundary import Axis, Transform, parse
 from voxdask.equation import dt
+from voxdask.filters import compile_filter
 from voxdask.grid import Grid
-from voxdask.kernels import compile_filter
 from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, split
 from voxdask.problem import Problem, tile_bytes
 from voxdask.tiles import MOST_LINES

@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from voxdask import backend, halo, passes, tiles
+from voxdask.filters import Filter
 from voxdask.halo import ArrayRows, PaddedRows, Rows
-from voxdask.kernels import Filter, Kernel, Update
+from voxdask.kernels import Kernel, Update
 from voxdask.passes import Context
 from voxdask.pencil import TRANSFORMED, split
 from voxdask.plans import DEVICE_SUMS, Plan

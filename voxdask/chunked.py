@@ -18,8 +18,9 @@ from typing import Any
 import dask.array as da
 
 from voxdask import graph, tiles
+from voxdask.filters import Filter
 from voxdask.graph import Value
-from voxdask.kernels import Filter, Kernel, Update
+from voxdask.kernels import Kernel, Update
 from voxdask.passes import Context
 from voxdask.pencil import TRANSFORMED, split
 from voxdask.plans import Plan

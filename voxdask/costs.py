@@ -12,7 +12,7 @@ from voxdask.windows import Chain
 _AT_WORK, _AT_WORK_AHEAD = 0.9, 0.97
 #: Seconds beside a turn, and for a file, that are not measured anew.
 TURN, FILE = 3e-4, 5e-5
-#: Bytes in a second of a GPU's memory, and of the bus to it, either way.
+#: What a GPU's memory, and the bus to it either way, are taken to give: bytes in a second.
 DEVICE_BYTES, BUS_BYTES = 1e12, 2.5e10
 
 

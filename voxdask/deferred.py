@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from voxdask import windows
-from voxdask.kernels import Filter
+from voxdask.filters import Filter
 from voxdask.steppers.base import RATE, Target, Terms
 from voxdask.system import Operators
 from voxdask.windows import Chain, Use, Width, Work

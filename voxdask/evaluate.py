@@ -16,7 +16,7 @@ from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.equation import Equation
 from voxdask.kernels import Kernel, compile_program
 from voxdask.lowering import Program, adjoint, cotangent_name, lower, tangent, tangent_name
-from voxdask.planning import make_plan
+from voxdask.planning import plan_in_memory
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared, in_dtype, on_grid, prepare, wrap
 from voxdask.problem import Problem
@@ -67,7 +67,7 @@ def evaluate(prepared: Prepared, kernel: Kernel, time: float, *, release: bool) 
     """The outputs of a kernel that reads fields and constants; `release` sets them to zero at held nodes."""
     system = prepared.system
     threads = 1 if prepared.lazy else backend.cpu_count()
-    plan = make_plan(problem_of(prepared), memory_limit=_PLENTY, threads=threads, why="an evaluation")
+    plan = plan_in_memory(problem_of(prepared), memory_limit=_PLENTY, threads=threads, why="an evaluation")
     if prepared.lazy:
         return _lazily(prepared, plan, kernel, time, release)
     given = {**prepared.fields, **prepared.constants}
@@ -86,7 +86,7 @@ def _lazily(prepared: Prepared, plan: Plan, kernel: Kernel, time: float, release
     rows = max(_SLAB_BYTES // plan.problem.row_bytes, kernel.halo, 1)
     lazy = [a for a in prepared.fields.values() if isinstance(a, da.Array)]
     rows = min(rows, system.grid.shape[0], *(max(a.chunks[0]) for a in lazy))
-    plan = make_plan(plan.problem, memory_limit=_PLENTY, threads=1, chunked=True, chunk_rows=rows, why=plan.reason)
+    plan = plan_in_memory(plan.problem, memory_limit=_PLENTY, threads=1, chunked=True, chunk_rows=rows, why=plan.reason)
 
     def slabs(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
         return split_arrays({n: a.astype(system.dtype, copy=False) for n, a in arrays.items()}, plan.slab_rows)

@@ -7,39 +7,21 @@ from or what lies beyond it.
 
 from __future__ import annotations
 
-import atexit
-import hashlib
-import importlib.util
-import os
-import shutil
-import sys
-import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
-import platformdirs
-import sympy as sp
 
 from voxdask import backend
-from voxdask.loops import Loop, Update, cuda_source, loops_of, mode_loop, numba_source, update_of
+from voxdask.compiling import checked, load_device, load_host
+from voxdask.loops import Loop, Update, cuda_source, loops_of, numba_source, update_of
 from voxdask.lowering import Program, inlined
 from voxdask.printing import Scalars
 from voxdask.strips import strip_lines
-from voxdask.symbols import Parameter
 
-__all__ = ["Filter", "Kernel", "Update", "compile_filter", "compile_program", "update_of"]
-
-#: What the type of an array's elements is called in C.
-_REALS = {"f": "float", "d": "double"}
-
-_import_lock = threading.Lock()
+__all__ = ["Kernel", "Update", "compile_program", "update_of"]
 
 
 class Strip(NamedTuple):
@@ -166,12 +148,12 @@ class Bound:
         self.shape = tuple(n - 2 * kernel.halo for n in some.shape)
         self.along = {axis: self.xp.asarray(positions[axis], dtype=self.dtype) for axis in kernel.coordinates}
         for axis, places in self.along.items():
-            _checked(f"positions along {axis}", places, (some.shape[kernel.axes.index(axis)],), self.dtype)
-        self.arrays = {name: _checked(name, blocks[name], some.shape, self.dtype) for name in kernel.inputs}
+            checked(f"positions along {axis}", places, (some.shape[kernel.axes.index(axis)],), self.dtype)
+        self.arrays = {name: checked(name, blocks[name], some.shape, self.dtype) for name in kernel.inputs}
         host = self.xp is np
         self.calls = kernel.calls if host else kernel.device_calls
         self.in_strips = host and self.calls[-1].in_strips  # a device has no such cache
-        self.functions = _load_host(kernel.host) if host else _load_device(kernel.device, self.dtype.char)
+        self.functions = load_host(kernel.host) if host else load_device(kernel.device, self.dtype.char)
 
     def scalars(self, parameters: Mapping[str, float]) -> Any:
         """Parameters and numbers, as loops take them."""
@@ -196,13 +178,13 @@ class Bound:
         if given is None:
             create = self.empty or (lambda _, shape, dtype: self.xp.empty(shape, dtype))
             given = create(buffer or name, extent, self.dtype)
-        return _checked(name, given, extent, self.dtype)
+        return checked(name, given, extent, self.dtype)
 
     def run(self, call: _Call, written: Sequence[Any], names: Sequence[str], packed: Any, strip: Strip) -> None:
         """Run one loop over a strip: what it writes, the names of what it reads, and its scalars."""
         arrays = self.arrays
         read = [
-            arrays[n] if n in arrays else _checked(n, self.blocks[n], self._extent(call, n), self.dtype) for n in names
+            arrays[n] if n in arrays else checked(n, self.blocks[n], self._extent(call, n), self.dtype) for n in names
         ]
         last = [self.dtype.type(scale) for scale in self.scales] if call is self.calls[-1] else []
         where = strip if self.in_strips else ()
@@ -273,192 +255,9 @@ def _calls_of(loops: Sequence[Loop]) -> tuple[_Call, ...]:
     )
 
 
-def _checked(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """The array, if compiled code may run over it; it has no bounds of its own."""
-    if array.shape != shape or array.dtype != dtype:
-        raise ValueError(f"{name!r} is {array.dtype}{list(array.shape)}; the kernel needs {dtype}{list(shape)}")
-    if backend.is_device_array(array) and not array.flags.c_contiguous:
-        raise ValueError(f"{name!r} is not C-contiguous, as an array on a device must be")
-    return array
-
-
-@lru_cache(maxsize=512)
-def _load_host(source: str) -> ModuleType:
-    """Import generated source from a file of its own, so that numba can cache what it compiles."""
-    digest = hashlib.sha256(f"{numba.__version__}\n{source}".encode()).hexdigest()[:24]
-    with _import_lock:
-        path = _stored(f"kernel_{digest}.py", source)
-        spec = importlib.util.spec_from_file_location(f"voxdask_kernel_{digest}", path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"cannot import the generated kernel {path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # numba looks the module up by name when it reads its cache
-        spec.loader.exec_module(module)
-    return module
-
-
-def _stored(name: str, text: str) -> Path:
-    """A file with a text, in the user's cache, or in a temporary directory where that can't be written."""
-    directory = Path(platformdirs.user_cache_dir("voxdask")) / "kernels"
-    try:
-        path = _write_once(directory, name, text)
-        if os.access(directory, os.W_OK):  # numba writes beside it
-            return path
-    except OSError:
-        pass
-    return _write_once(_temporary_directory(), name, text)
-
-
-def _write_once(directory: Path, name: str, text: str) -> Path:
-    """Write a file unless it is there and whole; many processes may do so at once."""
-    path, data = directory / name, text.encode()
-    if path.exists() and path.read_bytes() == data:
-        return path
-    directory.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
-
-
-@lru_cache(maxsize=1)
-def _temporary_directory() -> Path:
-    directory = tempfile.mkdtemp(prefix="voxdask-kernels-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return Path(directory)
-
-
-@lru_cache(maxsize=512)
-def _load_device(source: str, dtype: str) -> Any:
-    return backend.raw_module(f"typedef {_REALS[dtype]} real;\n{source}")
-
-
 def _run(functions: Any, name: str, extent: tuple[int, ...], values: Sequence[Any], *, on_host: bool) -> None:
     """Call a compiled loop; on a device its arguments end with the extents."""
     if on_host:
         getattr(functions, name)(*values)
     else:
         backend.launch(functions.get_function(name), extent, (*values, *map(np.int32, extent)))
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Combines blocks of spectra, in place, with gains that are functions of the squared wavenumbers.
-
-    Attributes
-    ----------
-    axes : tuple of str
-    parameters : tuple of str
-        Numbers that a call supplies.
-    targets : tuple of str
-        Spectra that somebody needs afterwards; others may be given up.
-    writes, reads : tuple of str
-        Spectra that change, and those that go into them; a target that becomes itself does not change.
-    """
-
-    axes: tuple[str, ...]
-    parameters: tuple[str, ...]
-    numbers: tuple[float, ...]
-    targets: tuple[str, ...]
-    writes: tuple[str, ...]
-    reads: tuple[str, ...]
-    host: str
-    device: str
-
-    @property
-    def arrays(self) -> tuple[str, ...]:
-        """Names of the spectra that a call takes, those that are written first."""
-        return tuple(dict.fromkeys((*self.writes, *self.reads)))
-
-    def __call__(
-        self, spectra: Mapping[str, Any], squares: Sequence[Any], parameters: Mapping[str, float]
-    ) -> None:
-        """Combine in place.
-
-        Parameters
-        ----------
-        spectra : mapping of str to array
-            Real or complex, one axis for each of `axes`, all of one shape.
-        squares : sequence of 1-D array
-            Squared wavenumbers of the block along each axis.
-        parameters : mapping of str to float
-        """
-        blocks = [spectra[name] for name in self.arrays]
-        some = blocks[0]
-        xp, real = backend.namespace(some), some.real.dtype
-        for name, block in zip(self.arrays, blocks, strict=True):
-            if block.shape != some.shape or block.dtype != some.dtype:
-                raise ValueError(f"{name!r} is {block.dtype}{list(block.shape)}, not {some.dtype}{list(some.shape)}")
-        packed = xp.asarray([*(parameters[name] for name in self.parameters), *self.numbers], dtype=real)
-        along = [xp.asarray(square, dtype=real) for square in squares]
-        for axis, square, n in zip(self.axes, along, some.shape, strict=True):
-            _checked(f"squared wavenumbers along {axis}", square, (n,), real)
-        if xp is np:
-            _load_host(self.host).combine(*blocks, *along, packed)
-            return
-        modes = [xp.ascontiguousarray(block) for block in blocks]
-        components = np.int32(some.itemsize // real.itemsize)
-        extents = map(np.int32, some.shape)
-        function = _load_device(self.device, real.char).get_function("combine")
-        backend.launch(function, some.shape, (*modes, *along, packed, *extents, components))
-        for block, contiguous in zip(blocks[: len(self.writes)], modes, strict=False):
-            if contiguous is not block:
-                block[...] = contiguous
-
-
-Gains = tuple[tuple[str, tuple[tuple[str, sp.Expr], ...]], ...]
-"""What becomes of each spectrum: its name, and the gain of every spectrum that goes into it."""
-
-
-@lru_cache(maxsize=256)
-def compile_filter(gains: Gains, axes: tuple[str, ...]) -> Filter:
-    """Print a filter's kernels; they are compiled at the first call.
-
-    Parameters
-    ----------
-    gains : tuple of (str, tuple of (str, Expr))
-        For every spectrum that is needed afterwards the spectra that go into it, each with its gain in ``q_<axis>``,
-        the squared wavenumbers, and parameters.
-    axes : tuple of str
-
-    Returns
-    -------
-    Filter
-
-    Raises
-    ------
-    ValueError
-        If a gain depends on position, or no spectrum changes.
-
-    Examples
-    --------
-    >>> import numpy as np, sympy as sp
-    >>> spectrum = np.ones(3)
-    >>> half = compile_filter((("r", (("r", 1 / (1 + sp.Symbol("q_x", nonnegative=True))),)),), ("x",))
-    >>> half({"r": spectrum}, [np.array([0.0, 1.0, 3.0])], {})
-    >>> spectrum
-    array([1.  , 0.5 , 0.25])
-    """
-    changes = [(name, dict(terms)) for name, terms in gains if dict(terms) != {name: 1}]
-    if not changes:
-        raise ValueError(f"a filter of {[name for name, _ in gains]} changes no spectrum")
-    expressions = [gain for _, terms in changes for gain in terms.values()]
-    parameters = {s.name for expression in expressions for s in expression.atoms(Parameter)}
-    scalars = Scalars(tuple(sorted(parameters)))
-    loop = mode_loop([terms for _, terms in changes], [name for name, _ in changes], axes)
-    host, device = numba_source([loop], scalars), cuda_source([loop], scalars)
-    return Filter(
-        axes=axes,
-        parameters=scalars.parameters,
-        numbers=scalars.values(),  # printing collects them
-        targets=tuple(name for name, _ in gains),
-        writes=loop.writes,
-        reads=tuple(dict.fromkeys(name for _, terms in changes for name in terms)),
-        host=host,
-        device=device,
-    )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from voxdask import backend, halo, tiles
+from voxdask.filters import Filter
 from voxdask.halo import Rows
-from voxdask.kernels import Filter, Kernel
+from voxdask.kernels import Kernel
 from voxdask.pencil import split
 from voxdask.plans import Plan
 from voxdask.system import Operators, System

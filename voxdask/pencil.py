@@ -17,7 +17,7 @@ import numpy as np
 
 from voxdask import backend, transforms
 from voxdask.boundary import Axis
-from voxdask.kernels import Filter
+from voxdask.filters import Filter
 from voxdask.symbols import Parameter
 
 #: Name of the spectrum that is being transformed, in a filter.

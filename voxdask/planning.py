@@ -50,33 +50,17 @@ def memory_bytes(problem: Problem, tier: Tier, threads: int, rows: int, columns:
 
 
 def make_plan(
-    problem: Problem,
+    held: Plan,
     *,
-    memory_limit: int,
-    threads: int,
-    chunked: bool = False,
-    chunk_rows: int | None = None,
-    frame_bytes: int = 0,
-    why: str = "",
     routes: Callable[[], Sequence[Route]] = tuple,
     rates: Callable[[Plan], Rates | None] = lambda plan: None,
 ) -> Plan:
-    """Choose a tier of this machine, tiles and chunks.
+    """A run as it is planned if it fits into memory, else one that spills.
 
     Parameters
     ----------
-    problem : Problem
-    memory_limit : int
-        Bytes that the run may take beside the caller's arrays.
-    threads : int
-    chunked : bool
-        Run Dask chunks if that fits.
-    chunk_rows : int, optional
-        Thickness of the chunks that the caller wants.
-    frame_bytes : int
-        Frames that the run keeps in memory, if it does not spill.
-    why : str
-        Reason to be given for the tier that the caller's arrays ask for.
+    held : Plan
+        In memory; see :func:`plan_in_memory`.
     routes : callable
         Gives the ways in which a run may be spilled; asked only if it must be.
     rates : callable
@@ -95,22 +79,18 @@ def make_plan(
     Examples
     --------
     >>> problem = Problem((64, 64, 64), 4, 1, 0, 1, 2, 1, 1, 64, 33 * 8)
-    >>> make_plan(problem, memory_limit=10**9, threads=2).tier
+    >>> make_plan(plan_in_memory(problem, memory_limit=10**9, threads=2)).tier
     'block'
-    >>> make_plan(problem, memory_limit=18 * 10**6, threads=2)
+    >>> make_plan(plan_in_memory(problem, memory_limit=18 * 10**6, threads=2))
     Traceback (most recent call last):
     MemoryError: the run takes 31.5 MB, more than memory_limit=18.0 MB, and can't be spilled
     """
-    held = plan_in_memory(
-        problem, memory_limit=memory_limit, threads=threads, chunked=chunked, chunk_rows=chunk_rows,
-        frame_bytes=frame_bytes, why=why,
-    )  # fmt: skip
-    if held.memory_bytes <= memory_limit:
+    if held.memory_bytes <= held.memory_limit:
         return held
-    ways = routes()
-    plan = spill(problem, memory_limit, threads, held.memory_bytes, ways, resident=True)
+    ways, given = routes(), (held.problem, held.memory_limit, held.threads, held.memory_bytes)
+    plan = spill(*given, ways, resident=True)
     measured = rates(plan) if len(ways) > 1 else None
-    return spill(problem, memory_limit, threads, held.memory_bytes, ways, measured, resident=True) if measured else plan
+    return spill(*given, ways, measured, resident=True) if measured else plan
 
 
 def plan_in_memory(
@@ -128,11 +108,22 @@ def plan_in_memory(
 
     Parameters
     ----------
-    problem, memory_limit, threads, chunked, chunk_rows, frame_bytes, why
-        As for :func:`make_plan`; on a cluster, of all its processes.
+    problem : Problem
+    memory_limit : int
+        Bytes that the run may take beside the caller's arrays; on a cluster, of all its processes.
+    threads : int
+        On a cluster, of all its processes.
+    chunked : bool
+        Run Dask chunks, not a block.
+    chunk_rows : int, optional
+        Thickness of the chunks that the caller wants.
     workers : int
         Processes of a cluster. Each has one slab, which its threads share: so there is least to exchange. Local threads
         have two slabs each, to take turns.
+    frame_bytes : int
+        Frames that the run keeps in memory.
+    why : str
+        Reason to be given for the tier that the caller's arrays ask for.
 
     Returns
     -------
@@ -173,7 +164,7 @@ def with_chunks(plan: Plan, chunk_rows: int) -> Plan:
     Examples
     --------
     >>> problem = Problem((64, 64, 64), 4, 1, 0, 1, 2, 1, 1, 64, 33 * 8)
-    >>> plan = make_plan(problem, memory_limit=10**9, threads=2, chunked=True, chunk_rows=16)
+    >>> plan = plan_in_memory(problem, memory_limit=10**9, threads=2, chunked=True, chunk_rows=16)
     >>> [with_chunks(plan, rows).slab_rows for rows in (1, 6, 24, 40, 64)]
     [16, 18, 24, 40, 64]
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from voxdask.deferred import Advance, Deferred, Kind, Link, Stream, StreamedState
-from voxdask.kernels import Filter
+from voxdask.filters import Filter
 from voxdask.spilling import Route, Transform
 from voxdask.steppers import Stepper, is_adaptive
 from voxdask.steppers.adaptive import first_step

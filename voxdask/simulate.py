@@ -291,7 +291,7 @@ def _plan(
         chunks = whole_number("chunks", chunks, 1, f"rows along {prepared.system.grid.dims[0]!r}")
         if device == "gpu":
             raise ValueError(f"chunks={chunks} run where their arrays lie; leave them out for device='gpu'")
-    held = frames * problem.fields * problem.voxels * problem.itemsize
+    frame_bytes = frames * problem.fields * problem.voxels * problem.itemsize
     there = any(map(backend.is_device_array, prepared.fields.values()))
     if device == "gpu" or (device == "auto" and there and chunks is None):
         limit = parse_bytes(memory_limit) if memory_limit is not None else free_memory()
@@ -299,12 +299,12 @@ def _plan(
             problem = replace(problem, inner=0)  # what is made anew wherever it is read takes no memory
         ways = _routes(prepared, problem, stepper)
         return plan_on_device(
-            problem, device_limit=backend.device_memory(), memory_limit=limit, routes=ways, frame_bytes=held,
-            kept_bytes=held if there else 0,
+            problem, device_limit=backend.device_memory(), memory_limit=limit, routes=ways, frame_bytes=frame_bytes,
+            kept_bytes=frame_bytes if there else 0,
         )  # fmt: skip
     chunked = chunks is not None or prepared.lazy
     cluster = active_client() if chunked else None
-    options: dict[str, Any] = {"chunk_rows": chunks, "frame_bytes": held}
+    options: dict[str, Any] = {"chunk_rows": chunks, "frame_bytes": frame_bytes}
     if cluster is not None:
         threads = cluster.nthreads()
         if not sum(threads.values()):
@@ -320,12 +320,12 @@ def _plan(
     # what does not fit on the cluster runs in this process, with what this machine has
     limit = parse_bytes(memory_limit) if memory_limit is not None else free_memory()
     why = "" if not chunked else "Dask arrays, on local threads" if chunks is None else f"chunks={chunks}"
-    if measure:
-        options["rates"] = partial(_rates, prepared, stepper, limit, store)
-    return make_plan(
+    held = plan_in_memory(
         problem, memory_limit=limit, threads=backend.cpu_count(), chunked=chunked and cluster is None,
-        why=why if cluster is None else "", routes=partial(_routes, prepared, problem, stepper), **options,
+        why=why if cluster is None else "", **options,
     )  # fmt: skip
+    rates: dict[str, Any] = {"rates": partial(_rates, prepared, stepper, limit, store)} if measure else {}
+    return make_plan(held, routes=partial(_routes, prepared, problem, stepper), **rates)
 
 
 def _routes(prepared: Prepared, problem: Problem, stepper: Stepper) -> tuple[Route, ...]:

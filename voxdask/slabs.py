@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from voxdask import backend, halo, passes, tiles
+from voxdask.filters import Filter
 from voxdask.halo import GatheredRows, PieceRows
-from voxdask.kernels import Filter, Kernel
+from voxdask.kernels import Kernel
 from voxdask.passes import Context
 from voxdask.pencil import TRANSFORMED, split
 from voxdask.recycler import Recycler, keep_freed

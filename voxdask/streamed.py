@@ -22,8 +22,9 @@ from voxdask import backend, halo, passes, tiles, windows
 from voxdask.at_hand import Window, view
 from voxdask.costs import shares
 from voxdask.deferred import Advance, Deferred, Finish, Kind, Link, Size, Stream, StreamedState, Sum
+from voxdask.filters import Filter
 from voxdask.halo import ArrayRows, GatheredRows
-from voxdask.kernels import Filter, Update, update_of
+from voxdask.kernels import Update, update_of
 from voxdask.passes import Context
 from voxdask.pencil import TRANSFORMED, split
 from voxdask.pipeline import SharedOut, at_once, pipeline

@@ -15,8 +15,9 @@ import sympy as sp
 from voxdask.boundary import Axis
 from voxdask.equation import Equation, Weight, dt
 from voxdask.familykernel import compile_family
+from voxdask.filters import Filter, Gains, compile_filter
 from voxdask.grid import Grid
-from voxdask.kernels import Filter, Gains, Kernel, Update, compile_filter, compile_program
+from voxdask.kernels import Kernel, Update, compile_program
 from voxdask.lowering import Program, lower
 from voxdask.nodes import Field
 from voxdask.pencil import SCALE, TRANSFORMED, GridTransform, saved_name

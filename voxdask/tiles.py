@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from voxdask import backend, halo
+from voxdask.filters import Filter
 from voxdask.halo import PaddedRows, Rows
-from voxdask.kernels import Filter, Kernel
+from voxdask.kernels import Kernel
 from voxdask.system import CHANGE, SUM, System
 
 #: Bytes of a line of the cache.

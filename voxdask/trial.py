@@ -18,7 +18,7 @@ import psutil
 from voxdask import backend, tiles
 from voxdask.block import BlockFields, BlockState
 from voxdask.costs import FILE, TURN, Rates, sum_terms
-from voxdask.kernels import Filter
+from voxdask.filters import Filter
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared
 from voxdask.steppers import Stepper, is_adaptive

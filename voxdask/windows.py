@@ -280,12 +280,13 @@ def sweep(chain: Chain, size: int, rows: int, periodic: bool, ahead: int = AHEAD
             if hi + reach > size:  # the first rows follow the last
                 heads = (ready.get(known[stream, a], -1) for a, _ in slabs(0, min(streams[stream], size), rows))
                 needed = max([needed, *heads])
-        here = {k for _, a, b in domain_rows(lo, hi, size) for k in range(a // rows, -(-b // rows))}
         # columns that stay in memory lie there once, for the spectra that are read and those that are made
-        if any(chain.widths[stream].spectral for stream in chain.links[i].makes):
-            needed = max([needed, *(held.get(k, -1) for k in here)])
-        if any(chain.widths[use.stream].spectral for use in chain.links[i].uses):
-            held |= dict.fromkeys(here, t)
+        made = any(chain.widths[stream].spectral for stream in chain.links[i].makes)
+        read = any(chain.widths[use.stream].spectral for use in chain.links[i].uses)
+        if made or read:
+            here = {k for _, a, b in domain_rows(lo, hi, size) for k in range(a // rows, -(-b // rows))}
+            needed = max([needed, *(held.get(k, -1) for k in here if made)])
+            held |= dict.fromkeys(here, t) if read else {}
         makes.append(tuple(Part(stream, lo, hi) for stream in chain.links[i].makes))
         known |= {(part.stream, part.lo): part for part in makes[-1]}
         last |= dict.fromkeys(makes[-1], t)
