@@ -11,6 +11,7 @@ Command: `python benchmarks/scale.py --peer-python PATH --folder DISK --output s
 | block | What does a step cost as a block, chunked, on two processes, beside its transforms and the peer compiled? |
 | spilled | What do 512^3 and 1024^3 voxels under 1 GB cost, beside the disk alone and a block? How much memory? |
 | explicit | What do RK4 and RKC2 cost there, several evaluations in a sweep? |
+| beyond | What do grids cost whose runs take more than the memory that there is? Not by default: 100 GB of disk. |
 | growth | Does a voxel cost more where there are more of them? |
 | long | Do 10,000 steps take ever more memory, time, or tasks? |
 | plan | Does `vd.plan` foresee time and bytes? |
@@ -132,6 +133,18 @@ def explicit(options: argparse.Namespace) -> Rows:
         yield from memory("explicit", name, runs, limit)
 
 
+def beyond(options: argparse.Namespace) -> Rows:
+    """Four and six times the size under limits that a machine may have."""
+    for times, share in ((4, 4), (4, 8), (6, 8)):
+        n, limit = times * options.size, limit_of(options, share)
+        found = apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder)
+        name = f"{n}^3 under {limit / 1e6:.0f} MB"
+        yield Row("beyond", f"step, {name}", found["ns"], "ns")
+        yield Row("beyond", f"the disk alone, {name}", found["bare_ns"], "ns")
+        yield Row("beyond", f"foreseen / measured time, {name}", found["foreseen_ns"] / found["ns"], "x")
+        yield from memory("beyond", name, [found], limit)
+
+
 def growth(options: argparse.Namespace) -> Rows:
     """The cost of a voxel as there are more of them, tier by tier."""
     sizes = [options.size // 2, options.size, 2 * options.size, 4 * options.size]
@@ -204,8 +217,10 @@ def scaling(options: argparse.Namespace) -> Rows:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
-    part.__name__: part for part in (block, spilled, explicit, growth, long, plan, scaling)
+    part.__name__: part for part in (block, spilled, explicit, beyond, growth, long, plan, scaling)
 }
+#: Parts that are run if none is asked for.
+DEFAULT = [name for name in PARTS if name != "beyond"]
 
 
 def ratio(above: list[float], below: list[float]) -> float:
@@ -235,7 +250,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts (default: all)")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=DEFAULT, help="default: all but beyond")
     parser.add_argument("--size", type=int, default=256, help="voxels along an axis that stand for 256")
     parser.add_argument("--rounds", type=int, default=5, help="of runs up to that size")
     parser.add_argument("--rounds-large", type=int, default=2, help="of larger ones")

@@ -18,6 +18,10 @@ from distributed import Client, LocalCluster
 import voxdask as vd
 from voxdask import chunked_runner
 from voxdask.chunked_runner import ChunkedRunner
+from voxdask.equation import equation_of
+from voxdask.evaluate import problem_of
+from voxdask.planning import plan_in_memory
+from voxdask.prepare import prepare
 
 MODEL = vd.models.CahnHilliard(eps=1.5)
 QUIET: dict[str, Any] = {"progress": False}
@@ -109,6 +113,17 @@ def test_a_scheduler_holds_few_tasks(
     assert run.sizes["time"] == frames + 1 and sum(made) > 1000
     # two chunks for every frame; what was given up a moment ago may still be there
     assert max(counts[len(counts) // 2 :]) <= 3 * (most + max(made)) + 2 * frames
+
+
+@pytest.mark.parametrize(
+    ("made", "of_batch", "due"), [(5000, 10, False), (5001, 10, True), (9999, 2500, False), (10001, 2500, True)]
+)
+def test_a_scheduler_forgets_after_so_many_tasks_or_batches(made: int, of_batch: int, due: bool) -> None:
+    prepared = prepare(equation_of(MODEL), make_ds(), "periodic")
+    plan = plan_in_memory(problem_of(prepared), memory_limit=1 << 30, threads=2, workers=2, chunked=True, chunk_rows=6)
+    runner = ChunkedRunner(prepared, plan)
+    runner.fields.tasks, runner._tasks_of_batch = made, of_batch
+    assert runner.due == due
 
 
 def blind(yes: bool) -> None:
