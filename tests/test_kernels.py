@@ -328,8 +328,8 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 def test_the_inner_loop_is_vectorised_in_single_precision() -> None:
     kernel = compile_program(CahnHilliard().equation.program(AXES))
-    module = compiling.load_host(kernel.host)
-    for call in kernel.calls:
+    for call, source in zip(kernel.calls, kernel.host, strict=True):
+        module = compiling.load_host(source)
         types = [numba.float32[:, :, ::1]] * (len(call.writes) + len(call.reads)) + [numba.float32[::1]]
         types += [numba.int64] * 2  # where a strip begins, and how many lines it has
         options = {"nogil": True, "error_model": "numpy", "fastmath": module.FASTMATH}
@@ -343,7 +343,7 @@ def test_the_inner_loop_is_vectorised_in_single_precision() -> None:
 
 
 def dispatcher(kernel: Kernel, number: int = 0) -> Any:
-    return getattr(compiling.load_host(kernel.host), f"evaluate{number}")
+    return getattr(compiling.load_host(kernel.host[number]), f"evaluate{number}")
 
 
 def test_another_parameter_recompiles_nothing() -> None:
@@ -357,6 +357,13 @@ def test_another_parameter_recompiles_nothing() -> None:
     assert len(dispatcher(kernel).signatures) == 1
     one, two = (compile_program(CahnHilliard(eps=eps).equation.program(("x",))) for eps in (3.0, 4.0))
     assert one is two
+
+
+def test_what_kernels_share_is_compiled_once() -> None:
+    """Stages that make something for the last one are the same, whatever becomes of the result."""
+    program = CahnHilliard().equation.program(AXES)
+    rate, update = compile_program(program), compile_program(program, (Update(2),))
+    assert dispatcher(rate, 0) is dispatcher(update, 0) and dispatcher(rate, 1) is not dispatcher(update, 1)
 
 
 @pytest.fixture
@@ -386,14 +393,14 @@ def test_a_cache_that_can_not_be_written_is_done_without(fresh_cache: Callable[[
     fresh_cache(tmp_path / "file" / "cache")
     kernel = compile_program(lower((a * sp.Rational(5, 13),), ("rate",), ("x",)))
     assert np.allclose(kernel({"a": np.ones(4)}, {}, {})["rate"], 5 / 13)
-    path = Path(compiling.load_host(kernel.host).__file__ or "")
+    path = Path(compiling.load_host(kernel.host[0]).__file__ or "")
     assert path.parent == compiling.temporary_directory()
 
 
 def test_a_torn_file_is_written_again(fresh_cache: Callable[[Path], None], tmp_path: Path) -> None:
     fresh_cache(tmp_path)
     kernel = compile_program(lower((a * sp.Rational(5, 17),), ("rate",), ("x",)))
-    path = Path(compiling.load_host(kernel.host).__file__ or "")
+    path = Path(compiling.load_host(kernel.host[0]).__file__ or "")
     path.write_text("")
     compiling.load_host.cache_clear()
     assert np.allclose(kernel({"a": np.ones(4)}, {}, {})["rate"], 5 / 17)
@@ -413,7 +420,7 @@ from voxdask.symbols import Field, div, grad, laplace
 c = Field("c", real=True)
 kernel = kernels.compile_program(lower((div(c * grad(laplace(c) - c**3)),), ("rate",), ("x",)))
 (rate,) = kernel({"c": np.linspace(0, 1, 12)}, {}, {"inverse_spacing_x": 1.0}).values()
-functions = [getattr(compiling.load_host(kernel.host), call.name) for call in kernel.calls]
+functions = [getattr(compiling.load_host(text), call.name) for call, text in zip(kernel.calls, kernel.host)]
 hits = sum(sum(f.stats.cache_hits.values()) for f in functions)
 misses = sum(sum(f.stats.cache_misses.values()) for f in functions)
 print(hits, misses, float(abs(rate).sum()))

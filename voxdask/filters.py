@@ -122,7 +122,7 @@ def compile_filter(gains: Gains, axes: tuple[str, ...]) -> Filter:
     parameters = {s.name for expression in expressions for s in expression.atoms(Parameter)}
     scalars = Scalars(tuple(sorted(parameters)))
     loop = mode_loop([terms for _, terms in changes], [name for name, _ in changes], axes)
-    host, device = numba_source([loop], scalars), cuda_source([loop], scalars)
+    host, device = numba_source(loop, scalars), cuda_source([loop], scalars)
     return Filter(
         axes=axes,
         parameters=scalars.parameters,

@@ -61,6 +61,8 @@ class Kernel:
         How far beyond the region of interest the outputs reach.
     parameters : tuple of str
         Numbers that a call supplies.
+    host : tuple of str
+        Source of each loop; those that kernels share are compiled once.
     """
 
     axes: tuple[str, ...]
@@ -74,7 +76,7 @@ class Kernel:
     updates: tuple[Update, ...]
     calls: tuple[_Call, ...]
     device_calls: tuple[_Call, ...]
-    host: str
+    host: tuple[str, ...]
     device: str
 
     def __call__(
@@ -153,7 +155,12 @@ class Bound:
         host = self.xp is np
         self.calls = kernel.calls if host else kernel.device_calls
         self.in_strips = host and self.calls[-1].in_strips  # a device has no such cache
-        self.functions = load_host(kernel.host) if host else load_device(kernel.device, self.dtype.char)
+        if host:
+            modules = zip(kernel.calls, map(load_host, kernel.host), strict=True)
+            self.functions = {call.name: getattr(module, call.name) for call, module in modules}
+        else:
+            module = load_device(kernel.device, self.dtype.char)
+            self.functions = {call.name: module.get_function(call.name) for call in self.calls}
 
     def scalars(self, parameters: Mapping[str, float]) -> Any:
         """Parameters and numbers, as loops take them."""
@@ -189,7 +196,11 @@ class Bound:
         last = [self.dtype.type(scale) for scale in self.scales] if call is self.calls[-1] else []
         where = strip if self.in_strips else ()
         values = (*written, *read, *(self.along[axis] for axis in call.coordinates), packed, *last, *where)
-        _run(self.functions, call.name, self._extent(call), values, on_host=self.xp is np)
+        if self.xp is np:
+            self.functions[call.name](*values)
+        else:  # there arguments end with the extents
+            extent = self._extent(call)
+            backend.launch(self.functions[call.name], extent, (*values, *map(np.int32, extent)))
 
     def _extent(self, call: _Call, name: str | None = None, strip: Strip | None = None) -> tuple[int, ...]:
         """How large the region is that a loop runs over, or a base or target of it."""
@@ -243,7 +254,7 @@ def _compile(program: Program, updates: tuple[Update, ...]) -> Kernel:
         updates=updates,
         calls=_calls_of(loops),
         device_calls=_calls_of(on_device),
-        host=numba_source(loops, scalars),
+        host=tuple(numba_source(loop, scalars) for loop in loops),
         device=cuda_source(on_device, scalars),
         numbers=scalars.values(),  # printing collects them
     )
@@ -253,11 +264,3 @@ def _calls_of(loops: Sequence[Loop]) -> tuple[_Call, ...]:
     return tuple(
         _Call(loop.name, loop.writes, loop.reads, loop.coordinates, loop.margin, loop.in_strips) for loop in loops
     )
-
-
-def _run(functions: Any, name: str, extent: tuple[int, ...], values: Sequence[Any], *, on_host: bool) -> None:
-    """Call a compiled loop; on a device its arguments end with the extents."""
-    if on_host:
-        getattr(functions, name)(*values)
-    else:
-        backend.launch(functions.get_function(name), extent, (*values, *map(np.int32, extent)))
