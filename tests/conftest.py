@@ -19,7 +19,7 @@ import pytest
 import xarray as xr
 
 import voxdask as vd
-from voxdask import backend, compiling, planning
+from voxdask import backend, compiling, planning, trial
 from voxdask.plans import Plan
 from voxdask.transport import device
 from voxdask.windows import AHEAD
@@ -58,6 +58,12 @@ def small_grids_have_seams(request: pytest.FixtureRequest, monkeypatch: pytest.M
     """Tiles of a block are as thin as those of large grids; but not in a study: its many steps would take too long."""
     if request.node.get_closest_marker("study") is None:
         monkeypatch.setattr(planning, "LEAST_TILE_BYTES", 1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_measured_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier test learned of the machine is not known to the next one."""
+    monkeypatch.setattr(trial, "_measured", {})
 
 
 #: Limits that make runs of these tests spill, however small they are: through slabs and pencils of one row and

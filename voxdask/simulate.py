@@ -195,7 +195,8 @@ def plan(
     """What :func:`simulate` would do: tier, chunks, projected bytes, traffic and time of a step.
 
     Frames that a run without ``store=`` keeps in memory come on top; :func:`simulate` counts them. Time is foreseen
-    from steps on some rows of the grid, with values made up for them, which takes some seconds and some memory.
+    from steps on some rows of the grid, with values made up for them, which takes some seconds and some memory. What
+    was measured so holds for ten minutes, so that a run in this process goes the way that was planned.
 
     Parameters
     ----------

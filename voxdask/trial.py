@@ -29,6 +29,10 @@ from voxdask.system import System, saved_in
 _BEYOND_CACHE = 128 << 20
 #: Bytes that are written and read to measure a disk, at the most and at the least, and how often.
 _DISK_BYTES, _LEAST_DISK_BYTES, _DISK_ROUNDS = 64 << 20, 8 << 20, 3
+#: Seconds for which what was measured holds: a run that follows its plan so soon goes the way that was planned.
+_HOLDS = 600.0
+
+_measured: dict[tuple[Any, ...], tuple[float, Rates]] = {}
 
 
 class _Timed(BlockFields):
@@ -88,7 +92,7 @@ def trial_bytes(plan: Plan) -> int:
 
 
 def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.PathLike[str] | None = None) -> Rates:
-    """Take steps on a few rows, and take the time.
+    """Take steps on a few rows, and take the time; asked the same again within minutes, give the same answer.
 
     Parameters
     ----------
@@ -104,6 +108,26 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.P
     Rates
     """
     plan = replace(plan, threads=min(plan.threads, backend.cpu_count()))  # those of a cluster are not all here
+    asked, now = _question(prepared, plan, stepper, folder), time.monotonic()
+    for old in [key for key, (when, _) in list(_measured.items()) if now - when > _HOLDS]:
+        _measured.pop(old, None)
+    if asked not in _measured:
+        _measured[asked] = now, _measure(prepared, plan, stepper, folder)
+    return _measured[asked][1]
+
+
+def _question(
+    prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.PathLike[str] | None
+) -> tuple[Any, ...]:
+    """All that the rates depend on, but for the machine and what else it does."""
+    system = prepared.system
+    work = prepared.operators.rate(), repr(stepper), system.transform.wavenumbers, system.transform.fft, system.dtype
+    ends = tuple((axis.lo.kind, axis.hi.kind, axis.node_centred) for axis in system.axes)
+    where = None if folder is None else (os.fspath(folder), _beyond_page_cache(plan))
+    return (*work, ends, plan.problem, plan.tier, plan.threads, plan.rows, plan.columns, where)
+
+
+def _measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.PathLike[str] | None) -> Rates:
     rows = trial_rows(plan)
     tried = _steps(prepared, plan, stepper, rows, plan.rows)
     threads, per = plan.threads, {k: tried.seconds[k] / max(tried.counts[k], 1) / rows for k in tried.seconds}
@@ -197,8 +221,7 @@ def _moved_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
     # what is read and written lies beyond the cache, where all threads share the way to memory
     parts = np.array_split(np.ones(min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES)), np.uint8), 8)
     size = sum(part.nbytes for part in parts)
-    working = plan.disk_bytes - 2 * plan.problem.fields * plan.problem.voxels * plan.problem.itemsize
-    beyond = working > 0.5 * psutil.virtual_memory().available  # the two slots of checkpoints are not read again
+    beyond = _beyond_page_cache(plan)
     with tempfile.TemporaryDirectory(dir=there, prefix=".voxdask-trial-") as place:
         files = [Path(place, str(k)) for k in range(len(parts))]
 
@@ -225,3 +248,10 @@ def _moved_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
         written = (time.perf_counter() - began) / size
     # half of the bytes are written; while the disk takes them, all threads may wait
     return max(thread, plan.threads * written / 2)
+
+
+def _beyond_page_cache(plan: Plan) -> bool:
+    """Whether files of a run are more than the system will keep in memory."""
+    # the two slots of checkpoints are not read again
+    working = plan.disk_bytes - 2 * plan.problem.fields * plan.problem.voxels * plan.problem.itemsize
+    return bool(working > 0.5 * psutil.virtual_memory().available)
