@@ -72,3 +72,27 @@ def test_kinds_that_a_library_lacks_are_scipys(kind: Any, monkeypatch: pytest.Mo
     transform = one.transform()
     modes = forward(u, transform, 1, fft="pyfftw")
     np.testing.assert_allclose(inverse(modes, transform, 1, fft="pyfftw") * transform.scale, u, atol=1e-14)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_lines_are_laid_out_for_mkl(axis: int, strided: bool, overwrite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given whole arrays, and the first axis or the last; what may not be overwritten is not."""
+    asked: list[tuple[int, bool]] = []
+
+    class First:
+        @staticmethod
+        def fft(a: Any, *, axis: int, **options: Any) -> Any:
+            asked.append((axis % a.ndim in (0, a.ndim - 1), a.flags.c_contiguous))
+            return scipy.fft.fft(a, axis=axis, **options)
+
+    monkeypatch.setattr(backend, "_fft_library", lambda name: First)
+    transform = vd.boundary.parse("periodic", vd.Grid.from_dataset(start()))[axis].transform()
+    whole = np.random.default_rng(2).standard_normal((8, 6, 10, 2)).view(complex)[..., 0]
+    block = np.repeat(whole, 2, axis=1)[:, ::2] if strided else whole.copy()
+    modes = forward(block, transform, axis, overwrite=overwrite, fft="mkl_fft")
+    np.testing.assert_allclose(modes, np.fft.fft(whole, axis=axis), rtol=1e-12, atol=1e-12)
+    assert asked and set(asked) == {(True, True)}
+    if not overwrite:
+        np.testing.assert_array_equal(block, whole)
