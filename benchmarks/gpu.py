@@ -36,7 +36,8 @@ from gpu_transport import transport
 import voxdask as vd
 from voxdask import backend
 from voxdask.kernels import Kernel, Update
-from voxdask.loops import cuda_source, loops_of
+from voxdask.loops import loops_of
+from voxdask.loopsource import cuda_source
 from voxdask.prepare import Prepared, prepare
 from voxdask.printing import Scalars
 

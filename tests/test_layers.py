@@ -12,7 +12,7 @@ import voxdask
 ROWS = """
     backend units clients windows grid sources tiff images boundary costs strips problem spilling plans
     planning device_planning members chunkfiles frames store
-    nodes vector symbols phi program families continuum lowering printing loops compiling kernels filters
+    nodes vector symbols phi program families continuum lowering printing loops loopsource compiling kernels filters
     familykernel attributes equation
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential

@@ -12,7 +12,8 @@ import sympy as sp
 
 from voxdask import backend
 from voxdask.compiling import checked, load_device, load_host
-from voxdask.loops import cuda_source, mode_loop, numba_source
+from voxdask.loops import mode_loop
+from voxdask.loopsource import cuda_source, numba_source
 from voxdask.printing import Scalars
 from voxdask.symbols import Parameter
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from voxdask import backend
 from voxdask.compiling import checked, load_device, load_host
-from voxdask.loops import Loop, Update, cuda_source, loops_of, numba_source, update_of
+from voxdask.loops import Loop, Update, loops_of, update_of
+from voxdask.loopsource import cuda_source, numba_source
 from voxdask.lowering import Program, inlined
 from voxdask.printing import Scalars
 from voxdask.strips import strip_lines
