@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,20 @@ def test_every_library_gives_the_same(name: str, boundary: Any) -> None:
     model = vd.models.CahnHilliard()
     expected = vd.simulate(model, start(), **options)
     np.testing.assert_allclose(vd.simulate(model, start(), fft=name, **options).c, expected.c, rtol=1e-12)
+
+
+def test_libraries_may_take_turns_in_a_process() -> None:
+    """In one of its own, where neither is loaded: pyFFTW's functions have the names of some of MKL's."""
+    for name in ("pyfftw", "mkl_fft"):
+        pytest.importorskip(name)
+    code = """
+import numpy as np
+import voxdask as vd
+ds = vd.dataset({"c": np.random.default_rng(0).uniform(0.3, 0.7, (8, 6, 10))})
+one, two = (vd.simulate(vd.models.CahnHilliard(), ds, dt=0.1, steps=1, fft=fft) for fft in ("mkl_fft", "pyfftw"))
+np.testing.assert_allclose(one.c, two.c, rtol=1e-12)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class Counting:
@@ -74,25 +92,36 @@ def test_kinds_that_a_library_lacks_are_scipys(kind: Any, monkeypatch: pytest.Mo
     np.testing.assert_allclose(inverse(modes, transform, 1, fft="pyfftw") * transform.scale, u, atol=1e-14)
 
 
+@pytest.fixture
+def calls_of_mkl(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, bool]]]:
+    """MKL as SciPy stands in for it: whether each call is along the first axis or the last, and of a whole array."""
+    calls: list[tuple[bool, bool]] = []
+
+    def fft(a: Any, *, axis: int, **options: Any) -> Any:
+        calls.append((axis in (0, a.ndim - 1), a.flags.c_contiguous))
+        return scipy.fft.fft(a, axis=axis, **options)
+
+    interface = SimpleNamespace(fft=fft, ifft=fft, rfft=scipy.fft.rfft, irfft=scipy.fft.irfft)
+    mkl = SimpleNamespace(set_num_threads=lambda _: None)
+    modules = {"mkl_fft.interfaces.scipy_fft": interface, "mkl": mkl, "pyfftw": None}
+    backend._fft_library.cache_clear()
+    monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
+    yield calls
+    backend._fft_library.cache_clear()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_lines_are_laid_out_for_mkl(axis: int, strided: bool, overwrite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_laid_out_for_mkl(
+    axis: int, strided: bool, overwrite: bool, calls_of_mkl: list[tuple[bool, bool]]
+) -> None:
     """It is given whole arrays, and the first axis or the last; what may not be overwritten is not."""
-    asked: list[tuple[int, bool]] = []
-
-    class First:
-        @staticmethod
-        def fft(a: Any, *, axis: int, **options: Any) -> Any:
-            asked.append((axis % a.ndim in (0, a.ndim - 1), a.flags.c_contiguous))
-            return scipy.fft.fft(a, axis=axis, **options)
-
-    monkeypatch.setattr(backend, "_fft_library", lambda name: First)
     transform = vd.boundary.parse("periodic", vd.Grid.from_dataset(start()))[axis].transform()
     whole = np.random.default_rng(2).standard_normal((8, 6, 10, 2)).view(complex)[..., 0]
     block = np.repeat(whole, 2, axis=1)[:, ::2] if strided else whole.copy()
     modes = forward(block, transform, axis, overwrite=overwrite, fft="mkl_fft")
     np.testing.assert_allclose(modes, np.fft.fft(whole, axis=axis), rtol=1e-12, atol=1e-12)
-    assert asked and set(asked) == {(True, True)}
+    assert calls_of_mkl and set(calls_of_mkl) == {(True, True)}
     if not overwrite:
         np.testing.assert_array_equal(block, whole)

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from voxdask import backend
 from voxdask.boundary import Transform
 
@@ -95,14 +93,6 @@ def _apply(block: Any, transform: Transform, axis: int, overwrite: bool, fft: st
     if transform.family == "fft" and axis == 0 and backend.is_device_array(block):
         # CuPy would copy one axis aside; beside another, of a single point, it transforms it in place
         return backend.fft_function(block, f"{name}n")(block[None], axes=(0, 1), norm=norm, overwrite_x=overwrite)[0]
-    if transform.family == "fft" and fft == "mkl_fft" and np.iscomplexobj(block) and not backend.is_device_array(block):
-        # one call of MKL takes all lines along the first axis or the last of a whole array, else it takes one of them
-        between = 0 < axis < block.ndim - 1
-        block = block.copy() if between and not overwrite else np.ascontiguousarray(block)
-        if between:
-            for plane in block:
-                plane[...] = _apply(plane, transform, axis - 1, True, fft, inverse)
-            return block
     if transform.family == "fft":
         return backend.fft_function(block, name, fft)(block, axis=axis, norm=norm, overwrite_x=overwrite)
     n = block.shape[axis]
