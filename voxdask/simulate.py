@@ -235,7 +235,7 @@ def plan(
         return with_traffic(plan, _routes(prepared, plan.problem, method))
     if not measure or plan.on_device:
         return plan
-    rates = trial.measure(prepared, plan, method, _store_path(store or ".") if plan.tier == "spilled" else None)
+    rates = trial.measure(prepared, plan, method, _folder_of(store) if plan.tier == "spilled" else None)
     return forecast(plan, _routes(prepared, plan.problem, method), rates)
 
 
@@ -343,23 +343,28 @@ def _rates(
     """What parts of a step of a spilled plan cost; None if a trial would take more than may be had."""
     if 2 * trial.trial_bytes(plan) > limit:
         return None
-    return trial.measure(prepared, plan, stepper, _store_path(store or "."))
+    return trial.measure(prepared, plan, stepper, _folder_of(store))
 
 
 def _require_disk(plan: Plan, path: str) -> None:
     """OSError if the disk has no room for what a new spilled run needs, before anything is done."""
     if os.path.exists(path):
         return  # of a run that goes on, files are there already
-    there = Path(path).absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_folder_of(path)).free
     if plan.disk_bytes > free:
         raise OSError(
             errno.ENOSPC,
             f"the run needs {format_bytes(plan.disk_bytes)} of disk beside frames, and {format_bytes(free)} are free",
             path,
         )
+
+
+def _folder_of(store: str | os.PathLike[str] | None) -> Path:
+    """What is there already of the path of a store, or the working directory: a folder on the same disk."""
+    there = Path(_store_path(store or ".")).absolute()
+    while not there.exists():
+        there = there.parent
+    return there
 
 
 def _store_path(store: Any) -> str:

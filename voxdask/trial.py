@@ -91,7 +91,7 @@ def trial_bytes(plan: Plan) -> int:
     return int(1.2 * share * (states + problem.fields * problem.spectra * problem.spectrum_bytes))
 
 
-def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.PathLike[str] | None = None) -> Rates:
+def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | None = None) -> Rates:
     """Take steps on a few rows, and take the time; asked the same again within minutes, give the same answer.
 
     Parameters
@@ -100,8 +100,8 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.P
     plan : Plan
         Its threads and tiles are those of the trial.
     stepper : Stepper
-    folder : path, optional
-        On the disk that a run would be spilled to, to be measured, too.
+    folder : Path, optional
+        One that is there, on the disk that a run would be spilled to, to be measured, too.
 
     Returns
     -------
@@ -116,18 +116,16 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.P
     return _measured[asked][1]
 
 
-def _question(
-    prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.PathLike[str] | None
-) -> tuple[Any, ...]:
+def _question(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | None) -> tuple[Any, ...]:
     """All that the rates depend on, but for the machine and what else it does."""
     system = prepared.system
     work = prepared.operators.rate(), repr(stepper), system.transform.wavenumbers, system.transform.fft, system.dtype
     ends = tuple((axis.lo.kind, axis.hi.kind, axis.node_centred) for axis in system.axes)
-    where = None if folder is None else (os.fspath(folder), _beyond_page_cache(plan))
+    where = None if folder is None else (folder.stat().st_dev, _beyond_page_cache(plan))
     return (*work, ends, plan.problem, plan.tier, plan.threads, plan.rows, plan.columns, where)
 
 
-def _measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: str | os.PathLike[str] | None) -> Rates:
+def _measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | None) -> Rates:
     rows = trial_rows(plan)
     tried = _steps(prepared, plan, stepper, rows, plan.rows)
     threads, per = plan.threads, {k: tried.seconds[k] / max(tried.counts[k], 1) / rows for k in tried.seconds}
@@ -205,7 +203,7 @@ def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
     return min(taken) / columns
 
 
-def _disk_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
+def _disk_seconds(folder: Path, plan: Plan) -> float:
     """As measured, or as disks usually are if nothing can be written there."""
     try:
         return _moved_seconds(folder, plan)
@@ -213,16 +211,13 @@ def _disk_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
         return plan.problem.nominal_rates.moved
 
 
-def _moved_seconds(folder: str | os.PathLike[str], plan: Plan) -> float:
+def _moved_seconds(folder: Path, plan: Plan) -> float:
     """Seconds of a thread for a byte to or from files while all of them are at it; of the disk, if those are more."""
-    there = Path(folder)
-    while not there.exists():
-        there = there.parent
     # what is read and written lies beyond the cache, where all threads share the way to memory
     parts = np.array_split(np.ones(min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES)), np.uint8), 8)
     size = sum(part.nbytes for part in parts)
     beyond = _beyond_page_cache(plan)
-    with tempfile.TemporaryDirectory(dir=there, prefix=".voxdask-trial-") as place:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
         files = [Path(place, str(k)) for k in range(len(parts))]
 
         def move(path: Path, part: np.ndarray) -> None:
