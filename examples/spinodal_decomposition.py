@@ -212,7 +212,7 @@ def draw(image: xr.DataArray, run: xr.Dataset, frames: xr.Dataset) -> Figure:
     above.colorbar(drawn, ax=panels, label="composition c", shrink=0.75, pad=0.01)
     curves = {"energy": "free energy", "memory": "memory: correlation of c with the tomogram"}
     for ax, (name, title) in zip(below.subplots(1, 2), curves.items(), strict=True):
-        ax.plot(frames.time, frames[name], "o-", color="#313695", markersize=4)
+        ax.plot(frames.time, frames[name], "o-", color="#313695", markersize=4, clip_on=False)
         ax.set_title(title, fontsize="medium")
         ax.set_xlabel("time (h³ / D)")
         ax.set_ylim(bottom=0)
