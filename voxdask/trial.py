@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from voxdask import backend, tiles
+from voxdask import backend, direct, tiles
 from voxdask.block import BlockFields, BlockState
 from voxdask.costs import FILE, TURN, Rates, sum_terms
 from voxdask.filters import Filter
@@ -29,6 +29,8 @@ from voxdask.system import System, saved_in
 _BEYOND_CACHE = 128 << 20
 #: Bytes that are written and read to measure a disk, at the most and at the least, and how often.
 _DISK_BYTES, _LEAST_DISK_BYTES, _DISK_ROUNDS = 64 << 20, 8 << 20, 3
+#: The share of the memory that is free of which Linux keeps to itself what was written (``dirty_background_ratio``).
+_KEPT_SHARE = 0.1
 #: Seconds for which what was measured holds: a run that follows its plan so soon goes the way that was planned.
 _HOLDS = 600.0
 
@@ -121,7 +123,7 @@ def _question(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | N
     system = prepared.system
     work = prepared.operators.rate(), repr(stepper), system.transform.wavenumbers, system.transform.fft, system.dtype
     ends = tuple((axis.lo.kind, axis.hi.kind, axis.node_centred) for axis in system.axes)
-    where = None if folder is None else (folder.stat().st_dev, _beyond_page_cache(plan))
+    where = None if folder is None else (folder.stat().st_dev, beyond_page_cache(plan))
     return (*work, ends, plan.problem, plan.tier, plan.threads, plan.rows, plan.columns, where)
 
 
@@ -142,9 +144,9 @@ def _measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | No
         # who sums nothing up still copies rows of neighbours
         add=threads * per["sum"] if tried.counts["sum"] else plan.problem.nominal_rates.add,
         through=threads * _column_seconds(prepared.system, plan, tried) if tried.filters else 0.0,
-        moved=_disk_seconds(folder, plan) if folder is not None else 0.0,
         turn=TURN,
         file=FILE,
+        **(_disk_rates(folder, plan) if folder is not None else {"moved": 0.0}),
     )
 
 
@@ -203,50 +205,73 @@ def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
     return min(taken) / columns
 
 
-def _disk_seconds(folder: Path, plan: Plan) -> float:
+def _disk_rates(folder: Path, plan: Plan) -> dict[str, Any]:
     """As measured, or as disks usually are if nothing can be written there."""
-    try:
-        return _moved_seconds(folder, plan)
-    except OSError:
-        return plan.problem.nominal_rates.moved
-
-
-def _moved_seconds(folder: Path, plan: Plan) -> float:
-    """Seconds of a thread for a byte to or from files while all of them are at it; of the disk, if those are more."""
     # what is read and written lies beyond the cache, where all threads share the way to memory
     parts = np.array_split(np.ones(min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES)), np.uint8), 8)
+    beyond = beyond_page_cache(plan)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
+            files = [Path(place, str(k)) for k in range(len(parts))]
+            moved = _moved_seconds(files, parts, plan.threads, beyond)
+            past = _moved_past_cache(files, parts) if beyond and direct.available(folder) else None
+            return {"moved": moved, "uncached": past}
+    except OSError:
+        return {"moved": plan.problem.nominal_rates.moved}
+
+
+def _moved_seconds(files: Sequence[Path], parts: Sequence[np.ndarray], threads: int, beyond: bool) -> float:
+    """Seconds of a thread for a byte to or from files while all of them are at it; of the disk, if those are more."""
+
+    def move(path: Path, part: np.ndarray) -> None:
+        with path.open("r+b", buffering=0) as file:
+            file.write(part.data)
+        with path.open("rb", buffering=0) as file:
+            file.readinto(part.data)
+
     size = sum(part.nbytes for part in parts)
-    beyond = _beyond_page_cache(plan)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
-        files = [Path(place, str(k)) for k in range(len(parts))]
-
-        def move(path: Path, part: np.ndarray) -> None:
-            with path.open("r+b", buffering=0) as file:
-                file.write(part.data)
-            with path.open("rb", buffering=0) as file:
-                file.readinto(part.data)
-
-        for path, part in zip(files, parts, strict=True):  # blocks are found for a file when it is first written
-            path.write_bytes(part.data)
-        with ThreadPoolExecutor(plan.threads) as threads:
-            began = time.process_time()
-            for _ in range(_DISK_ROUNDS):
-                list(threads.map(move, files, parts))
-            thread = (time.process_time() - began) / (_DISK_ROUNDS * 2 * size)
-        if not beyond:
-            return thread
-        began = time.perf_counter()
-        for path, part in zip(files, parts, strict=True):
-            with path.open("r+b", buffering=0) as file:
-                file.write(part.data)
-                os.fsync(file.fileno())
-        written = (time.perf_counter() - began) / size
+    for path, part in zip(files, parts, strict=True):  # blocks are found for a file when it is first written
+        path.write_bytes(part.data)
+    with ThreadPoolExecutor(threads) as pool:
+        began = time.process_time()
+        for _ in range(_DISK_ROUNDS):
+            list(pool.map(move, files, parts))
+        thread = (time.process_time() - began) / (_DISK_ROUNDS * 2 * size)
+    if not beyond:
+        return thread
+    began = time.perf_counter()
+    for path, part in zip(files, parts, strict=True):
+        with path.open("r+b", buffering=0) as file:
+            file.write(part.data)
+            os.fsync(file.fileno())
+    written = (time.perf_counter() - began) / size
     # half of the bytes are written; while the disk takes them, all threads may wait
-    return max(thread, plan.threads * written / 2)
+    return max(thread, threads * written / 2)
 
 
-def _beyond_page_cache(plan: Plan) -> bool:
-    """Whether files of a run are more than the system will keep in memory."""
+def _moved_past_cache(files: Sequence[Path], parts: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Seconds of a thread, and of the disk, for a byte to or from files past the page cache, in both ways at once."""
+    half = len(files) // 2
+
+    def load() -> None:
+        for path, part in zip((*files[half:], *files[:half]), (*parts[half:], *parts[:half]), strict=True):
+            direct.read(str(path), 0, [part.data])
+
+    def store() -> None:
+        for path, part in zip(files, parts, strict=True):
+            direct.write(str(path), [part.data])
+
+    moved = _DISK_ROUNDS * 2 * sum(part.nbytes for part in parts)
+    with ThreadPoolExecutor(2) as threads:
+        began, worked = time.perf_counter(), time.process_time()
+        for _ in range(_DISK_ROUNDS):
+            for job in [threads.submit(load), threads.submit(store)]:
+                job.result()
+        return (time.process_time() - worked) / moved, (time.perf_counter() - began) / moved
+
+
+def beyond_page_cache(plan: Plan) -> bool:
+    """Whether the system writes out what a run puts into files, rather than keep it to itself until it is replaced."""
     # the two slots of checkpoints are not read again
     working = plan.disk_bytes - 2 * plan.problem.fields * plan.problem.voxels * plan.problem.itemsize
-    return bool(working > 0.5 * psutil.virtual_memory().available)
+    return bool(working > _KEPT_SHARE * psutil.virtual_memory().available)
