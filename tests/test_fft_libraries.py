@@ -14,10 +14,12 @@ import pytest
 import scipy.fft
 
 import voxdask as vd
-from voxdask import backend
-from voxdask.transforms import forward, inverse
+from voxdask import ffts
+from voxdask.transforms import forward, forward_half, inverse, inverse_half
 
-BOUNDARIES: dict[str, Any] = {"periodic": "periodic", "mixed": {"y": "neumann", "x": ("neumann", "dirichlet")}}
+BOUNDARIES: dict[str, Any] = {"periodic": "periodic", "mixed": {"y": "neumann", "x": ("neumann", "dirichlet")},
+                               "halved along the second axis": {"x": "neumann"},
+                               "halved along the first axis": {"x": "neumann", "y": "neumann"}}  # fmt: skip
 
 
 def start() -> Any:
@@ -48,6 +50,27 @@ np.testing.assert_allclose(one.c, two.c, rtol=1e-12)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("first", ["mkl", "mkl_fft"])
+def test_pyfftw_after_others_loaded_mkl(first: str) -> None:
+    """It could make no plan any more, which is said before a run begins; MKL is left its threads for all else."""
+    for name in ("pyfftw", "mkl_fft", "mkl"):
+        pytest.importorskip(name)
+    code = f"""
+import {first}
+import mkl
+import numpy as np
+import voxdask as vd
+ds, before = vd.dataset({{"c": np.full((8, 6, 10), 0.5)}}), mkl.get_max_threads()
+vd.plan(vd.models.CahnHilliard(), ds, fft="mkl_fft", measure=False)
+assert mkl.get_max_threads() == before and mkl.domain_get_max_threads("fft") == 1
+try:
+    vd.plan(vd.models.CahnHilliard(), ds, fft="pyfftw", measure=False)
+except RuntimeError as error:
+    assert "import pyfftw first in this process, or use fft='mkl_fft'" in str(error), error
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 class Counting:
     """The interface of ``scipy.fft``, in part: what is missing is SciPy's."""
 
@@ -62,7 +85,7 @@ class Counting:
 def test_a_library_is_called_on_threads_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What SciPy's own ``set_backend`` is told in one thread, others do not hear."""
     counting = Counting()
-    monkeypatch.setattr(backend, "_fft_library", lambda name: counting if name == "pyfftw" else scipy.fft)
+    monkeypatch.setattr(ffts, "_library", lambda name: counting if name == "pyfftw" else scipy.fft)
     options: dict[str, Any] = {"dt": 0.1, "steps": 1, "fft": "pyfftw", "progress": False}
     vd.simulate(vd.models.CahnHilliard(), start(), **options)
     block = counting.calls
@@ -74,18 +97,18 @@ def test_what_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    backend._fft_library.cache_clear()
+    ffts._library.cache_clear()
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ModuleNotFoundError, match=r"fft='mkl_fft' needs a package: .* install mkl_fft mkl-service"):
         vd.simulate(vd.models.CahnHilliard(), start(), dt=0.1, steps=1, fft="mkl_fft")
-    backend._fft_library.cache_clear()
+    ffts._library.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["fft", "dct", "dst"])
 def test_kinds_that_a_library_lacks_are_scipys(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     axis = {"fft": "periodic", "dct": "neumann", "dst": "dirichlet"}[kind]
     (one,) = vd.boundary.parse(axis, vd.Grid.from_dataset(vd.dataset({"c": np.zeros(5)})))
-    monkeypatch.setattr(backend, "_fft_library", lambda name: Counting())
+    monkeypatch.setattr(ffts, "_library", lambda name: Counting())
     u = np.random.default_rng(1).standard_normal((3, 5))
     transform = one.transform()
     modes = forward(u, transform, 1, fft="pyfftw")
@@ -97,17 +120,20 @@ def calls_of_mkl(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, b
     """MKL as SciPy stands in for it: whether each call is along the first axis or the last, and of a whole array."""
     calls: list[tuple[bool, bool]] = []
 
-    def fft(a: Any, *, axis: int, **options: Any) -> Any:
-        calls.append((axis in (0, a.ndim - 1), a.flags.c_contiguous))
-        return scipy.fft.fft(a, axis=axis, **options)
+    def counted(name: str) -> Any:
+        def function(a: Any, *, axis: int, **options: Any) -> Any:
+            calls.append((axis in (0, a.ndim - 1), a.flags.c_contiguous))
+            return getattr(scipy.fft, name)(a, axis=axis, **options)
 
-    interface = SimpleNamespace(fft=fft, ifft=fft, rfft=scipy.fft.rfft, irfft=scipy.fft.irfft)
-    mkl = SimpleNamespace(set_num_threads=lambda _: None)
+        return function
+
+    interface = SimpleNamespace(**{name: counted(name) for name in ("fft", "ifft", "rfft", "irfft")})
+    mkl = SimpleNamespace(domain_set_num_threads=lambda *_, **__: None)
     modules = {"mkl_fft.interfaces.scipy_fft": interface, "mkl": mkl, "pyfftw": None}
-    backend._fft_library.cache_clear()
+    ffts._library.cache_clear()
     monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
     yield calls
-    backend._fft_library.cache_clear()
+    ffts._library.cache_clear()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -125,3 +151,19 @@ def test_lines_are_laid_out_for_mkl(
     assert calls_of_mkl and set(calls_of_mkl) == {(True, True)}
     if not overwrite:
         np.testing.assert_array_equal(block, whole)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_real_lines_are_laid_out_for_mkl(
+    dtype: str, axis: int, strided: bool, calls_of_mkl: list[tuple[bool, bool]]
+) -> None:
+    whole = np.random.default_rng(2).standard_normal((8, 6, 10)).astype(dtype)
+    block = np.repeat(whole, 2, axis=1)[:, ::2] if strided else whole.copy()
+    modes = forward_half(block, axis, fft="mkl_fft")
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-12}
+    np.testing.assert_allclose(modes, np.fft.rfft(whole, axis=axis), **close)
+    back = inverse_half(modes, axis, whole.shape[axis], overwrite=True, fft="mkl_fft")
+    np.testing.assert_allclose(back, whole * whole.shape[axis], **close)
+    assert back.dtype == dtype and calls_of_mkl and set(calls_of_mkl) == {(True, True)}

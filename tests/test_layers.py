@@ -17,7 +17,7 @@ ROWS = """
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential
     steppers.adaptive steppers.tableau steppers.tsit5 steppers
-    halo transforms pencil system tiles passes block deferred rehearsal storage at_hand resident pipeline
+    ffts halo transforms pencil system tiles passes block deferred rehearsal storage at_hand resident pipeline
     streamed slabs graph chunked
     prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy

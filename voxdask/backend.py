@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import lru_cache
-from types import SimpleNamespace
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import scipy.fft
 
 try:
     import cupy
@@ -32,74 +28,9 @@ def namespace(a: Any) -> Any:
     return cupy if is_device_array(a) else np
 
 
-#: Libraries that transform arrays in memory, by name: the module with the interface of ``scipy.fft``, what to install.
-_FFT_LIBRARIES = {
-    "scipy": ("scipy.fft", "scipy"),
-    "pyfftw": ("pyfftw.interfaces.scipy_fft", "pyfftw"),
-    "mkl_fft": ("mkl_fft.interfaces.scipy_fft", "mkl_fft mkl-service"),
-}
-
-
-def check_fft(name: str) -> str:
-    """The name of a library of transforms, if it is one that can be loaded.
-
-    Raises
-    ------
-    ValueError
-        If no library has that name.
-    ModuleNotFoundError
-        If it is not installed; the message says what to install.
-    """
-    if name not in _FFT_LIBRARIES:
-        raise ValueError(f"fft is {name!r}; use one of {', '.join(map(repr, _FFT_LIBRARIES))}")
-    try:
-        _fft_library(name)
-    except ImportError as error:
-        package = _FFT_LIBRARIES[name][1]
-        raise ModuleNotFoundError(f"fft={name!r} needs a package: python -m pip install {package} ({error})") from error
-    return name
-
-
-def fft_function(a: Any, name: str, library: str = "scipy") -> Callable[..., Any]:
-    """A function of the ``scipy.fft`` interface, such as ``rfft``, for an array: on a device CuPy's."""
-    if is_device_array(a):
-        return getattr(device_fft, name)  # type: ignore[no-any-return]
-    return getattr(_fft_library(library), name, None) or getattr(scipy.fft, name)  # type: ignore[no-any-return]
-
-
-@lru_cache
-def _fft_library(name: str) -> Any:
-    """A library of transforms, set so that the threads that call it are all that there are."""
-    if name == "mkl_fft":
-        with suppress(ImportError):  # MKL has functions of the same names, which pyFFTW would call if it came later
-            importlib.import_module("pyfftw")
-    module = importlib.import_module(_FFT_LIBRARIES[name][0])
-    if name == "pyfftw":  # its interface plans anew at each call unless plans are kept
-        cache = importlib.import_module("pyfftw.interfaces.cache")
-        cache.enable()
-        cache.set_keepalive_time(60)
-    if name == "mkl_fft":
-        importlib.import_module("mkl").set_num_threads(1)
-        whole = {each: _of_whole_planes(getattr(module, each)) for each in ("fft", "ifft")}
-        return SimpleNamespace(**whole, rfft=module.rfft, irfft=module.irfft)
-    return module
-
-
-def _of_whole_planes(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A transform whose calls of MKL take all lines along the first axis or the last of a whole array.
-
-    Along an axis between others, or of an array with gaps, MKL goes line by line, which takes two to ten times as long.
-    """
-
-    def transform(a: Any, *, axis: int, overwrite_x: bool = False, **options: Any) -> Any:
-        if axis in (0, a.ndim - 1):
-            return function(np.ascontiguousarray(a), axis=axis, overwrite_x=overwrite_x, **options)
-        made = a if overwrite_x and np.iscomplexobj(a) else np.empty(a.shape, np.result_type(a, np.complex64))
-        for plane, result in zip(a, made, strict=True):
-            result[...] = transform(plane, axis=axis - 1, overwrite_x=overwrite_x, **options)
-        return made
-
-    return transform
+def device_fft_function(name: str) -> Callable[..., Any]:
+    """CuPy's function of the ``scipy.fft`` interface, such as ``rfft``."""
+    return getattr(device_fft, name)  # type: ignore[no-any-return]
 
 
 def to_host(a: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from voxdask import backend
 from voxdask import boundary as boundaries
 from voxdask.boundary import Axis
 from voxdask.equation import Equation, Family
+from voxdask.ffts import check_fft
 from voxdask.grid import Grid
 from voxdask.members import families_of, member_name
 from voxdask.system import Operators, System, discretise
@@ -58,7 +59,7 @@ def prepare(
         See :func:`voxdask.boundary.parse`.
     wavenumbers : {"spectral", "stencil"}
     fft : str
-        Name of the library that transforms arrays in memory; see :func:`voxdask.backend.check_fft`.
+        Name of the library that transforms arrays in memory; see :func:`voxdask.ffts.check_fft`.
 
     Returns
     -------
@@ -102,7 +103,7 @@ def prepare(
     axes = boundaries.parse(boundary, grid)
     if equation.family:
         _check_ends(equation.fields[0], equation.family, axes)
-    system = discretise(equation, grid, axes, dtype, maxima, wavenumbers, backend.check_fft(fft))
+    system = discretise(equation, grid, axes, dtype, maxima, wavenumbers, check_fft(fft))
     return Prepared(system, Operators(equation, grid.dims), fields, constants, ds)
 
 

@@ -1,7 +1,7 @@
 """One-dimensional transforms of a block along an axis, by boundary kind.
 
 They go through the ``scipy.fft`` interface, so that any library with that interface serves, by its name (see
-:func:`voxdask.backend.check_fft`). Kinds that CuPy lacks are made from the Fourier transform of an even or odd
+:func:`voxdask.ffts.check_fft`). Kinds that CuPy lacks are made from the Fourier transform of an even or odd
 extension. No direction scales: an inverse gives back its input divided by the ``scale`` of its :class:`Transform`,
 which costs nothing where it goes into a factor that modes are multiplied by anyway.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from voxdask import backend
 from voxdask.boundary import Transform
+from voxdask.ffts import fft_function
 
 #: Cosine and sine transforms that cupyx.scipy.fft offers.
 _ON_DEVICE = (2, 3)
@@ -67,24 +68,24 @@ def forward_half(block: Any, axis: int, *, fft: str = "scipy") -> Any:
     """Fourier transform of a real block, without the modes that symmetry gives."""
     if backend.is_device_array(block):
         return forward_periodic(block, (axis,))
-    return backend.fft_function(block, "rfft", fft)(block, axis=axis)
+    return fft_function(block, "rfft", fft)(block, axis=axis)
 
 
 def inverse_half(block: Any, axis: int, size: int, *, overwrite: bool = False, fft: str = "scipy") -> Any:
     """Undo :func:`forward_half` for an axis of `size` voxels, but for the factor 1 / size."""
     if backend.is_device_array(block):
         return inverse_periodic(block, (axis,), (size,))
-    return backend.fft_function(block, "irfft", fft)(block, n=size, axis=axis, norm="forward", overwrite_x=overwrite)
+    return fft_function(block, "irfft", fft)(block, n=size, axis=axis, norm="forward", overwrite_x=overwrite)
 
 
 def forward_periodic(block: Any, axes: tuple[int, ...]) -> Any:
     """Fourier transform of a real block on a device along several axes in one plan, the last of which is halved."""
-    return backend.in_order(backend.fft_function(block, "rfftn")(block, axes=axes))
+    return backend.in_order(fft_function(block, "rfftn")(block, axes=axes))
 
 
 def inverse_periodic(block: Any, axes: tuple[int, ...], sizes: tuple[int, ...]) -> Any:
     """Undo :func:`forward_periodic`, but for the factor 1 / size of every axis; the block is used up."""
-    inverted = backend.fft_function(block, "irfftn")
+    inverted = fft_function(block, "irfftn")
     return backend.in_order(inverted(block, s=sizes, axes=axes, norm="forward", overwrite_x=True))
 
 
@@ -92,9 +93,9 @@ def _apply(block: Any, transform: Transform, axis: int, overwrite: bool, fft: st
     name, norm = (f"i{transform.family}", "forward") if inverse else (transform.family, "backward")
     if transform.family == "fft" and axis == 0 and backend.is_device_array(block):
         # CuPy would copy one axis aside; beside another, of a single point, it transforms it in place
-        return backend.fft_function(block, f"{name}n")(block[None], axes=(0, 1), norm=norm, overwrite_x=overwrite)[0]
+        return fft_function(block, f"{name}n")(block[None], axes=(0, 1), norm=norm, overwrite_x=overwrite)[0]
     if transform.family == "fft":
-        return backend.fft_function(block, name, fft)(block, axis=axis, norm=norm, overwrite_x=overwrite)
+        return fft_function(block, name, fft)(block, axis=axis, norm=norm, overwrite_x=overwrite)
     n = block.shape[axis]
     if (transform.start, transform.stop) != (0, n):
         unknown = (*(slice(None),) * axis, slice(transform.start, transform.stop))
@@ -104,7 +105,7 @@ def _apply(block: Any, transform: Transform, axis: int, overwrite: bool, fft: st
         )
         result[unknown] = _apply(block[unknown], whole, axis, overwrite, fft, inverse)
         return result
-    function = backend.fft_function(block, name, fft)
+    function = fft_function(block, name, fft)
     if not backend.is_device_array(block):
         return function(block, type=transform.kind, axis=axis, norm=norm, overwrite_x=overwrite)
 
@@ -145,7 +146,7 @@ def by_extension(block: Any, transform: Transform, axis: int) -> Any:
     -------
     array
     """
-    xp, rfft = backend.namespace(block), backend.fft_function(block, "rfft")
+    xp, rfft = backend.namespace(block), fft_function(block, "rfft")
     if block.dtype.kind == "c":
         return by_extension(block.real, transform, axis) + 1j * by_extension(block.imag, transform, axis)
     u = xp.moveaxis(block, axis, -1)
