@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +26,7 @@ from voxdask.forecast import forecast, with_traffic
 from voxdask.loop import Callback, Loop, planned_for
 from voxdask.lowering import inlined
 from voxdask.march import AdaptiveMarch, FixedMarch, March
+from voxdask.places import folder_of, require_disk, store_path
 from voxdask.planning import make_plan, plan_in_memory
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared, prepare
@@ -111,7 +110,9 @@ def simulate(
         Bytes that the run may take beside `ds`, such as ``"2GB"``; by default most of what is free. Compiled code,
         100 to 150 MB once in a process, comes on top.
     fft : {"scipy", "pyfftw", "mkl_fft"}, default "scipy"
-        Library that transforms arrays in memory; one thread of it for each that works on a tile. On a GPU it is CuPy's.
+        Library that transforms arrays in memory; one thread of it for each that works on a tile. Cosine and sine
+        transforms, which ``"mkl_fft"`` has none of, are SciPy's then, and on a GPU all are CuPy's. MKL's transforms
+        keep to a thread in all of the process.
     progress : bool, default True
         Show a bar.
     callbacks : iterable of callable
@@ -166,7 +167,7 @@ def simulate(
             f"{format_bytes(plan.disk_bytes)} free, or a larger memory_limit"
         )
     if plan.tier == "spilled":
-        _require_disk(plan, _store_path(store))
+        require_disk(plan, store_path(store))
     if isinstance(march, FixedMarch):
         warn_if_unstable(prepared, method, march.schedule.dt, start)
     made = _description(model, prepared, method, dt)
@@ -176,7 +177,7 @@ def simulate(
     loop = Loop(prepared, march, method.history, plan, attrs, progress, called)
     if store is None:
         return loop.in_memory(start)
-    return loop.in_store(_store_path(store), resume, made | _start_of(prepared, start))
+    return loop.in_store(store_path(store), resume, made | _start_of(prepared, start))
 
 
 def plan(
@@ -196,7 +197,8 @@ def plan(
 
     Frames that a run without ``store=`` keeps in memory come on top; :func:`simulate` counts them. Time is foreseen
     from steps on some rows of the grid, with values made up for them, which takes some seconds and some memory. What
-    was measured so holds for ten minutes, so that a run in this process goes the way that was planned.
+    was measured so holds for ten minutes, so that a run in this process, under the same `memory_limit`, goes the way
+    that was planned.
 
     Parameters
     ----------
@@ -229,13 +231,13 @@ def plan(
     method = stepper_of(stepper)
     prepared = _prepared(model, ds, boundary, method, device, fft)
     plan = _plan(prepared, method, chunks, device, memory_limit, 0, store, measure)
-    if store is not None and Path(there := _store_path(store), "zarr.json").exists():  # else it only names a disk
+    if store is not None and Path(there := store_path(store), "zarr.json").exists():  # else it only names a disk
         plan = planned_for(RunStore.open(there), plan)
     if plan.on_device and plan.streams:
         return with_traffic(plan, _routes(prepared, plan.problem, method))
     if not measure or plan.on_device:
         return plan
-    rates = trial.measure(prepared, plan, method, _folder_of(store) if plan.tier == "spilled" else None)
+    rates = trial.measure(prepared, plan, method, folder_of(store) if plan.tier == "spilled" else None)
     return forecast(plan, _routes(prepared, plan.problem, method), rates)
 
 
@@ -343,37 +345,7 @@ def _rates(
     """What parts of a step of a spilled plan cost; None if there is no choice, or no memory for a trial."""
     if not (choice or trial.beyond_page_cache(plan)) or 2 * trial.trial_bytes(plan) > limit:
         return None
-    return trial.measure(prepared, plan, stepper, _folder_of(store))
-
-
-def _require_disk(plan: Plan, path: str) -> None:
-    """OSError if the disk has no room for what a new spilled run needs, before anything is done."""
-    if os.path.exists(path):
-        return  # of a run that goes on, files are there already
-    free = shutil.disk_usage(_folder_of(path)).free
-    if plan.disk_bytes > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"the run needs {format_bytes(plan.disk_bytes)} of disk beside frames, and {format_bytes(free)} are free",
-            path,
-        )
-
-
-def _folder_of(store: str | os.PathLike[str] | None) -> Path:
-    """What is there already of the path of a store, or the working directory: a folder on the same disk."""
-    there = Path(_store_path(store or ".")).absolute()
-    while not there.exists():
-        there = there.parent
-    return there
-
-
-def _store_path(store: Any) -> str:
-    """A path on a disk; ``~`` is the user's home."""
-    if not isinstance(store, str | os.PathLike) or not os.fspath(store) or "://" in os.fspath(store):
-        raise ValueError(
-            f"store is {store!r}; give a path on a disk, a local one or one that all workers of a cluster see"
-        )
-    return os.path.expanduser(os.fspath(store))
+    return trial.measure(prepared, plan, stepper, folder_of(store))
 
 
 def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: float | None) -> dict[str, Any]:
