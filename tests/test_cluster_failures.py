@@ -118,7 +118,7 @@ def test_a_scheduler_holds_few_tasks(
 @pytest.mark.parametrize(
     ("made", "of_batch", "due"), [(5000, 10, False), (5001, 10, True), (9999, 2500, False), (10001, 2500, True)]
 )
-def test_a_scheduler_forgets_after_so_many_tasks_or_batches(made: int, of_batch: int, due: bool) -> None:
+def test_a_run_is_due_to_be_cut_after_so_many_tasks_or_batches(made: int, of_batch: int, due: bool) -> None:
     prepared = prepare(equation_of(MODEL), make_ds(), "periodic")
     plan = plan_in_memory(problem_of(prepared), memory_limit=1 << 30, threads=2, workers=2, chunked=True, chunk_rows=6)
     runner = ChunkedRunner(prepared, plan)

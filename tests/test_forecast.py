@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,6 +242,58 @@ def test_a_run_goes_the_way_that_was_planned_minutes_ago(tmp_path: Path, monkeyp
     first = planned(0.0, shallow_pays)
     assert planned(300.0, replace(NOTHING, moved=1.0), store="run.zarr") == first  # on the same disk
     assert planned(601.0, replace(NOTHING, moved=1.0), store="run.zarr") != first
+
+
+def test_a_disk_that_could_not_be_measured_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written in a place that is given up; the work was measured, and is not again."""
+    model, ds, seen = vd.models.CahnHilliard(), made_up(), list[str]()
+
+    def watched(name: str, work: Any, first: Any = None) -> Any:
+        def call(*given: Any) -> Any:
+            seen.append(name)
+            if first is not None and seen.count(name) == 1:
+                raise first
+            return work(*given)
+
+        return call
+
+    monkeypatch.setattr(trial, "_measured", {})
+    monkeypatch.setattr(trial, "_measure", watched("work", trial._measure))
+    monkeypatch.setattr(trial, "_disk_rates", watched("disk", trial._disk_rates, PermissionError(13, "no")))
+    plans = [vd.plan(model, ds, memory_limit="20MB", store=tmp_path / "run.zarr") for _ in range(3)]
+    assert seen == ["work", "disk", "disk"]
+    assert plans[1] == plans[2] and plans[0].step_seconds != plans[1].step_seconds
+
+
+def test_steppers_that_print_alike_are_measured_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Euler(vd.steppers.Euler):
+        """One of the user's own, defined anew."""
+
+    asked: list[Any] = []
+    monkeypatch.setattr(trial, "_measured", {})
+    monkeypatch.setattr(trial, "_measure", lambda *given: asked.append(given[-1]) or NOTHING)
+    for stepper in (vd.steppers.Euler(), Euler(), vd.steppers.Euler(), Euler()):
+        vd.plan(vd.models.CahnHilliard(), made_up(), stepper=stepper)
+    assert [type(stepper) for stepper in asked] == [vd.steppers.Euler, Euler]
+
+
+def test_trials_of_threads_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given up after ten minutes is so by none while another looks at it."""
+    clock, at_once, most = itertools.count(0.0, 400.0), [0], [0]
+    monkeypatch.setattr(trial, "_measured", {})
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+
+    def measure(*_: Any) -> Rates:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.01)
+        at_once[0] -= 1
+        return NOTHING
+
+    monkeypatch.setattr(trial, "_measure", measure)
+    with ThreadPoolExecutor(4) as threads:
+        plans = list(threads.map(lambda _: vd.plan(vd.models.CahnHilliard(), made_up()), range(8)))
+    assert most == [1] and len({plan.step_seconds for plan in plans}) == 1
 
 
 def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,9 @@ _KEPT_SHARE = 0.1
 #: Seconds for which what was measured holds: a run that follows its plan so soon goes the way that was planned.
 _HOLDS = 600.0
 
-_measured: dict[tuple[Any, ...], tuple[float, Rates]] = {}
+_measured: dict[Hashable, tuple[float, Any]] = {}
+#: Of two trials at once each would measure what the other leaves.
+_one_at_a_time = threading.Lock()
 
 
 class _Timed(BlockFields):
@@ -110,24 +113,38 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | Non
     Rates
     """
     plan = replace(plan, threads=min(plan.threads, backend.cpu_count()))  # those of a cluster are not all here
-    asked, now = _question(prepared, plan, stepper, folder), time.monotonic()
-    for old in [key for key, (when, _) in list(_measured.items()) if now - when > _HOLDS]:
-        _measured.pop(old, None)
+    with _one_at_a_time:
+        rates: Rates = _recalled(_question(prepared, plan, stepper), lambda: _measure(prepared, plan, stepper))
+        if folder is None:
+            return rates
+        where = folder.stat().st_dev, plan.threads, beyond_page_cache(plan), _trial_file_bytes(plan)
+        try:
+            disk = _recalled(where, lambda: _disk_rates(folder, plan))
+        except OSError:  # nothing can be written there: as disks usually are
+            disk = {"moved": plan.problem.nominal_rates.moved}
+        return replace(rates, **disk)
+
+
+def _recalled(asked: Hashable, measure: Callable[[], Any]) -> Any:
+    """What was measured within the last minutes when the same was asked, or is now."""
+    now = time.monotonic()
+    for old in [key for key, (when, _) in _measured.items() if now - when > _HOLDS]:
+        del _measured[old]
     if asked not in _measured:
-        _measured[asked] = now, _measure(prepared, plan, stepper, folder)
+        _measured[asked] = now, measure()
     return _measured[asked][1]
 
 
-def _question(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | None) -> tuple[Any, ...]:
-    """All that the rates depend on, but for the machine and what else it does."""
+def _question(prepared: Prepared, plan: Plan, stepper: Stepper) -> Hashable:
+    """All that the rates of work depend on, but for the machine and what else it does."""
     system = prepared.system
-    work = prepared.operators.rate(), repr(stepper), system.transform.wavenumbers, system.transform.fft, system.dtype
+    method = stepper if isinstance(stepper, Hashable) else object()  # of what may change, nothing is kept
+    work = prepared.operators.rate(), method, system.transform.wavenumbers, system.transform.fft, system.dtype
     ends = tuple((axis.lo.kind, axis.hi.kind, axis.node_centred) for axis in system.axes)
-    where = None if folder is None else (folder.stat().st_dev, beyond_page_cache(plan))
-    return (*work, ends, plan.problem, plan.tier, plan.threads, plan.rows, plan.columns, where)
+    return (*work, ends, plan.problem, plan.tier, plan.threads, plan.rows, plan.columns)
 
 
-def _measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | None) -> Rates:
+def _measure(prepared: Prepared, plan: Plan, stepper: Stepper) -> Rates:
     rows = trial_rows(plan)
     tried = _steps(prepared, plan, stepper, rows, plan.rows)
     threads, per = plan.threads, {k: tried.seconds[k] / max(tried.counts[k], 1) / rows for k in tried.seconds}
@@ -144,9 +161,9 @@ def _measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | No
         # who sums nothing up still copies rows of neighbours
         add=threads * per["sum"] if tried.counts["sum"] else plan.problem.nominal_rates.add,
         through=threads * _column_seconds(prepared.system, plan, tried) if tried.filters else 0.0,
+        moved=0.0,
         turn=TURN,
         file=FILE,
-        **(_disk_rates(folder, plan) if folder is not None else {"moved": 0.0}),
     )
 
 
@@ -205,19 +222,20 @@ def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
     return min(taken) / columns
 
 
+def _trial_file_bytes(plan: Plan) -> int:
+    return min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES))
+
+
 def _disk_rates(folder: Path, plan: Plan) -> dict[str, Any]:
-    """As measured, or as disks usually are if nothing can be written there."""
+    """What bytes to and from files cost there, of :class:`Rates`."""
     # what is read and written lies beyond the cache, where all threads share the way to memory
-    parts = np.array_split(np.ones(min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES)), np.uint8), 8)
+    parts = np.array_split(np.ones(_trial_file_bytes(plan), np.uint8), 8)
     beyond = beyond_page_cache(plan)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
-            files = [Path(place, str(k)) for k in range(len(parts))]
-            moved = _moved_seconds(files, parts, plan.threads, beyond)
-            past = _moved_past_cache(files, parts) if beyond and direct.available(folder) else None
-            return {"moved": moved, "uncached": past}
-    except OSError:
-        return {"moved": plan.problem.nominal_rates.moved}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
+        files = [Path(place, str(k)) for k in range(len(parts))]
+        moved = _moved_seconds(files, parts, plan.threads, beyond)
+        uncached = _moved_past_cache(files, parts) if beyond and direct.available(Path(place)) else None
+        return {"moved": moved, "uncached": uncached}
 
 
 def _moved_seconds(files: Sequence[Path], parts: Sequence[np.ndarray], threads: int, beyond: bool) -> float:
