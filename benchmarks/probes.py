@@ -102,16 +102,25 @@ def cluster(workers: int) -> Iterator[LocalCluster]:
         yield processes
 
 
-def in_memory(size: int, rounds: int, steps: int, workers: int = 2) -> dict[str, list[float]]:
-    """The bare transform pair, block, chunks on threads, and chunks on processes, in turn."""
+def in_memory(size: int, rounds: int, steps: int) -> dict[str, list[float]]:
+    """The bare transform pair, block, and chunks on threads, in turn."""
     ds = start((size,) * 3)
-    found: dict[str, list[float]] = {"pair": [], "block": [], "chunked": [], "distributed": []}
+    found: dict[str, list[float]] = {"pair": [], "block": [], "chunked": []}
+    for _ in range(rounds):
+        found["pair"].append(pair_ns(ds))
+        found["block"].append(step_ns(ds, steps))
+        # steps of chunks are taken eight at a time, and the first eight are left out
+        found["chunked"].append(step_ns(ds, max(steps, 24), chunks=-(-size // (2 * threads()))))
+    return found
+
+
+def beside_processes(size: int, rounds: int, steps: int, workers: int = 2) -> dict[str, list[float]]:
+    """A block, and chunks on processes, in turn; these are there all the time."""
+    ds = start((size,) * 3)
+    found: dict[str, list[float]] = {"block": [], "distributed": []}
     with cluster(workers) as processes:
         for _ in range(rounds):
-            found["pair"].append(pair_ns(ds))
             found["block"].append(step_ns(ds, steps))
-            # steps of chunks are taken eight at a time, and the first eight are left out
-            found["chunked"].append(step_ns(ds, max(steps, 24), chunks=-(-size // (2 * threads()))))
             with Client(processes):
                 found["distributed"].append(step_ns(ds, max(steps, 24), chunks=-(-size // workers)))
     return found
