@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,9 @@ import scipy.fft
 import voxdask as vd
 from voxdask import ffts
 from voxdask.transforms import forward, forward_half, inverse, inverse_half
+
+with suppress(ImportError):  # before MKL, whichever test comes first: later it could not plan
+    importlib.import_module("pyfftw")
 
 BOUNDARIES: dict[str, Any] = {"periodic": "periodic", "mixed": {"y": "neumann", "x": ("neumann", "dirichlet")},
                                "halved along the second axis": {"x": "neumann"},
@@ -65,10 +69,41 @@ vd.plan(vd.models.CahnHilliard(), ds, fft="mkl_fft", measure=False)
 assert mkl.get_max_threads() == before and mkl.domain_get_max_threads("fft") == 1
 try:
     vd.plan(vd.models.CahnHilliard(), ds, fft="pyfftw", measure=False)
+    raise AssertionError("pyFFTW should not be let to work beside MKL's functions")
 except RuntimeError as error:
     assert "import pyfftw first in this process, or use fft='mkl_fft'" in str(error), error
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("last", ["periodic", "neumann"])
+@pytest.mark.parametrize("kind", ["neumann", "dirichlet", ("neumann", "dirichlet"), ("dirichlet", "neumann")])
+@pytest.mark.parametrize("name", ["pyfftw", "mkl_fft"])
+def test_cosines_and_sines_of_complex_modes(name: str, kind: Any, last: str) -> None:
+    """An axis before one that is periodic is transformed after it."""
+    pytest.importorskip(name)
+    ds = vd.dataset({"c": np.random.default_rng(0).random((6, 7))})
+    options: dict[str, Any] = {"dt": 0.1, "steps": 2, "boundary": {"y": kind, "x": last}, "progress": False}
+    found, expected = (vd.simulate(vd.models.ReactionDiffusion(1.0), ds, fft=fft, **options) for fft in (name, "scipy"))
+    np.testing.assert_allclose(found.c, expected.c, rtol=1e-12)
+
+
+def test_threads_may_load_libraries_together() -> None:
+    for name in ("pyfftw", "mkl_fft"):
+        pytest.importorskip(name)
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from voxdask.ffts import check_fft
+with ThreadPoolExecutor(4) as threads:
+    list(threads.map(check_fft, ("pyfftw", "mkl_fft") * 2))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["fftpack", ["scipy"], None])
+def test_what_names_no_library(name: Any) -> None:
+    with pytest.raises(ValueError, match=r"fft is .*; use one of 'scipy', 'pyfftw', 'mkl_fft'"):
+        vd.plan(vd.models.CahnHilliard(), start(), fft=name, measure=False)
 
 
 class Counting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -21,6 +22,10 @@ _LIBRARIES = {
     "mkl_fft": ("mkl_fft.interfaces.scipy_fft", "mkl_fft mkl-service"),
 }
 
+_COMPLEX = ("fft", "ifft", "rfft", "irfft")
+#: Threads that import pyFFTW at once find it half made.
+_one_at_a_time = threading.Lock()
+
 
 def check_fft(name: str) -> str:
     """The name of a library of transforms, if it is one that can be loaded and used.
@@ -34,10 +39,11 @@ def check_fft(name: str) -> str:
     RuntimeError
         If it cannot work beside what this process has loaded; the message says what to do.
     """
-    if name not in _LIBRARIES:
+    if not isinstance(name, str) or name not in _LIBRARIES:
         raise ValueError(f"fft is {name!r}; use one of {', '.join(map(repr, _LIBRARIES))}")
     try:
-        _library(name)
+        with _one_at_a_time:
+            _library(name)
     except ImportError as error:
         package = _LIBRARIES[name][1]
         raise ModuleNotFoundError(f"fft={name!r} needs a package: python -m pip install {package} ({error})") from error
@@ -59,24 +65,31 @@ def _library(name: str) -> Any:
             importlib.import_module("pyfftw")
     module = importlib.import_module(_LIBRARIES[name][0])
     if name == "pyfftw":
-        _set_up_pyfftw(module)
+        return _pyfftw(module)
     if name == "mkl_fft":
         importlib.import_module("mkl").domain_set_num_threads(1, domain="fft")
-        return SimpleNamespace(**{each: _laid_out(getattr(module, each)) for each in ("fft", "ifft", "rfft", "irfft")})
+        return SimpleNamespace(**{each: _laid_out(getattr(module, each)) for each in _COMPLEX})
     return module
 
 
-def _set_up_pyfftw(module: Any) -> None:
+def _pyfftw(module: Any) -> SimpleNamespace:
     cache = importlib.import_module("pyfftw.interfaces.cache")
     cache.enable()  # it plans anew at each call unless plans are kept
     cache.set_keepalive_time(60)
     try:
-        module.fft(np.zeros(2, complex))
+        module.fft(np.zeros((3, 8, 4), complex), axis=1)
     except RuntimeError as error:
         raise RuntimeError(
             "fft='pyfftw' cannot plan a transform here: MKL, which was loaded before, has functions of the same names; "
             "import pyfftw first in this process, or use fft='mkl_fft'"
         ) from error
+    real = {each: _of_real(getattr(module, each), each) for each in ("dct", "idct", "dst", "idst")}
+    return SimpleNamespace(**{each: getattr(module, each) for each in _COMPLEX}, **real)
+
+
+def _of_real(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A transform that is the library's for real arrays, and SciPy's for complex ones, which it does not take."""
+    return lambda a, **options: (getattr(scipy.fft, name) if np.iscomplexobj(a) else function)(a, **options)
 
 
 def _laid_out(function: Callable[..., Any]) -> Callable[..., Any]:
