@@ -371,9 +371,9 @@ def fresh_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Pa
     def use(directory: Path) -> None:
         monkeypatch.setattr(platformdirs, "user_cache_dir", lambda _: str(directory))
 
-    compiling.load_host.cache_clear()
+    compiling.imported.cache_clear()
     yield use  # type: ignore[misc]
-    compiling.load_host.cache_clear()
+    compiling.imported.cache_clear()
 
 
 def test_threads_may_make_the_first_call_together(fresh_cache: Callable[[Path], None], tmp_path: Path) -> None:
@@ -402,8 +402,54 @@ def test_a_torn_file_is_written_again(fresh_cache: Callable[[Path], None], tmp_p
     kernel = compile_program(lower((a * sp.Rational(5, 17),), ("rate",), ("x",)))
     path = Path(compiling.load_host(kernel.host[0]).__file__ or "")
     path.write_text("")
-    compiling.load_host.cache_clear()
+    compiling.imported.cache_clear()
     assert np.allclose(kernel({"a": np.ones(4)}, {}, {})["rate"], 5 / 17)
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("size", [0, 100])
+def test_what_numba_kept_and_was_damaged_is_made_anew(
+    suffix: str, size: int, fresh_cache: Callable[[Path], None], tmp_path: Path
+) -> None:
+    fresh_cache(tmp_path)
+    kernel = compile_program(lower((a * sp.Rational(5, 19),), ("rate",), ("x",)))
+
+    def result() -> Any:
+        compiling.imported.cache_clear()
+        return kernel({"a": np.ones(4)}, {}, {})["rate"]
+
+    assert np.allclose(result(), 5 / 19)
+    (kept,) = tmp_path.rglob(f"*{suffix}")
+    os.truncate(kept, size)
+    assert np.allclose(result(), 5 / 19)
+    (again,) = tmp_path.rglob(f"*{suffix}")
+    assert again.stat().st_size > 100
+    compiling._failures.clear()
+    assert np.allclose(result(), 5 / 19)
+    assert not compiling._failures
+
+
+def test_a_cache_that_is_full_is_done_without(
+    fresh_cache: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk has room for the source, but not for what numba makes of it."""
+    fresh_cache(tmp_path)
+    save = numba.core.caching.IndexDataCacheFile.save
+
+    def full(self: Any, *given: Any) -> None:
+        if str(tmp_path) in self._cache_path:
+            raise OSError(28, "No space left on device")
+        save(self, *given)
+
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "save", full)
+    kernel = compile_program(lower((a * sp.Rational(5, 23),), ("rate",), ("x",)))
+    field = random_fields("a", shape=(8,))
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: kernel(field, {}, {})["rate"], range(8)))
+    assert all(np.allclose(result, field["a"] * 5 / 23) for result in results)
+    path = Path(compiling.load_host(kernel.host[0]).__file__ or "")
+    assert path.parent == compiling.temporary_directory()
+    compiling._failures.clear()
 
 
 CHILD = """

@@ -6,10 +6,12 @@ import atexit
 import hashlib
 import importlib.util
 import os
+import pickle
 import shutil
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +27,9 @@ from voxdask import backend
 _REALS = {"f": "float", "d": "double"}
 
 _import_lock = threading.Lock()
+#: How often numba could not read or write what it compiled of a source.
+_failures: dict[str, int] = {}
+_MOST_FAILURES = 2
 
 
 def checked(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -36,12 +41,38 @@ def checked(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any])
     return array
 
 
-@lru_cache(maxsize=512)
 def load_host(source: str) -> ModuleType:
     """Import generated source from a file of its own, so that numba can cache what it compiles."""
-    digest = hashlib.sha256(f"{numba.__version__}\n{source}".encode()).hexdigest()[:24]
+    return imported(source, _failures.get(source, 0))
+
+
+def run_host(source: str, name: str, *values: Any) -> None:
+    """Call a function of generated source, whatever becomes of the cache of compiled code.
+
+    Numba reads that before the function runs, and writes it, too. If it is damaged it is made anew; if that fails, as
+    on a full disk, the source goes to a temporary directory.
+    """
+    while True:
+        failures = _failures.get(source, 0)
+        try:
+            return getattr(load_host(source), name)(*values)  # type: ignore[no-any-return]
+        except (EOFError, OSError, pickle.UnpicklingError):
+            if failures == _MOST_FAILURES:
+                raise
+            folder = Path(str(load_host(source).__file__)).parent / "__pycache__"
+            for file in folder.glob(f"kernel_{_digest(source)}*.nb*"):
+                with suppress(OSError):
+                    file.unlink()
+            _failures[source] = failures + 1
+
+
+@lru_cache(maxsize=512)
+def imported(source: str, failures: int) -> ModuleType:
+    """A module of generated source: the one to use after so many failures to keep what is compiled of it."""
+    digest = _digest(source)
     with _import_lock:
-        path = _stored(f"kernel_{digest}.py", source)
+        name = f"kernel_{digest}.py"
+        path = _write_once(temporary_directory(), name, source) if failures == _MOST_FAILURES else _stored(name, source)
         spec = importlib.util.spec_from_file_location(f"voxdask_kernel_{digest}", path)
         if spec is None or spec.loader is None:
             raise ImportError(f"cannot import the generated kernel {path}")
@@ -49,6 +80,10 @@ def load_host(source: str) -> ModuleType:
         sys.modules[spec.name] = module  # numba looks the module up by name when it reads its cache
         spec.loader.exec_module(module)
     return module
+
+
+def _digest(source: str) -> str:
+    return hashlib.sha256(f"{numba.__version__}\n{source}".encode()).hexdigest()[:24]
 
 
 def _stored(name: str, text: str) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import sympy as sp
 
 from voxdask import backend
-from voxdask.compiling import checked, load_device, load_host
+from voxdask.compiling import checked, load_device, run_host
 from voxdask.loops import mode_loop
 from voxdask.loopsource import cuda_source, numba_source
 from voxdask.printing import Scalars
@@ -71,7 +71,7 @@ class Filter:
         for axis, square, n in zip(self.axes, along, some.shape, strict=True):
             checked(f"squared wavenumbers along {axis}", square, (n,), real)
         if xp is np:
-            load_host(self.host).combine(*blocks, *along, packed)
+            run_host(self.host, "combine", *blocks, *along, packed)
             return
         modes = [xp.ascontiguousarray(block) for block in blocks]
         components = np.int32(some.itemsize // real.itemsize)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from voxdask import backend
-from voxdask.compiling import checked, load_device, load_host
+from voxdask.compiling import checked, load_device, run_host
 from voxdask.loops import Loop, Update, loops_of, update_of
 from voxdask.loopsource import cuda_source, numba_source
 from voxdask.lowering import Program, inlined
@@ -157,8 +157,8 @@ class Bound:
         self.calls = kernel.calls if host else kernel.device_calls
         self.in_strips = host and self.calls[-1].in_strips  # a device has no such cache
         if host:
-            modules = zip(kernel.calls, map(load_host, kernel.host), strict=True)
-            self.functions = {call.name: getattr(module, call.name) for call, module in modules}
+            sources = zip(kernel.calls, kernel.host, strict=True)
+            self.functions = {call.name: partial(run_host, source, call.name) for call, source in sources}
         else:
             module = load_device(kernel.device, self.dtype.char)
             self.functions = {call.name: module.get_function(call.name) for call in self.calls}
