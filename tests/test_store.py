@@ -20,6 +20,7 @@ import pytest
 import xarray as xr
 import zarr
 
+import voxdask as vd
 from voxdask.grid import Grid
 from voxdask.store import Checkpoint, RunStore
 
@@ -466,3 +467,16 @@ def test_read_only_disk(small_disk: Path) -> None:
     with pytest.raises(OSError, match=r"can be written to.*new\.zarr") as caught:
         create(small_disk / "new.zarr")
     assert caught.value.errno == errno.EROFS
+
+
+def test_what_a_process_that_died_left_is_removed(tmp_path: Path) -> None:
+    names = [".run.zarr." + "0" * 32, ".run.zarr." + "1" * 32, ".run.zarr.backup", ".other.zarr." + "0" * 32]
+    for name in names:
+        (tmp_path / name / "c").mkdir(parents=True)
+        old = time.time() - (7200 if name != names[1] else 60)
+        os.utime(tmp_path / name, (old, old))
+    vd.simulate(
+        vd.models.CahnHilliard(), vd.dataset({"c": np.full((4, 4, 4), 0.5)}), dt=0.1, steps=1,
+        store=tmp_path / "run.zarr", progress=False,
+    )  # fmt: skip
+    assert sorted(os.listdir(tmp_path)) == sorted([*names[1:], "run.zarr"])

@@ -6,6 +6,9 @@ import errno
 import math
 import operator
 import os
+import re
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,10 +23,13 @@ from zarr.codecs import BytesCodec, Endian
 
 from voxdask import direct
 
-__all__ = ["FLAT_KEYS", "UNHARMED", "ChunkFiles", "describe_oserror", "fsync_path", "replace_file"]
+__all__ = ["FLAT_KEYS", "UNHARMED", "ChunkFiles", "describe_oserror", "fsync_path", "remove_stale", "replace_file"]
 
 #: Buffers that one call of the system may read into or write from: the least that any system allows is 1024.
 _MOST_VIEWS = 1024
+
+#: How long nobody can be at work in a directory without a change in it.
+_STALE_SECONDS = 3600.0
 
 UNHARMED = "the last checkpoint is unharmed"
 
@@ -384,6 +390,15 @@ def replace_file(path: Path, text: str, temporary: Path) -> None:
             temporary.unlink(missing_ok=True)
             raise
     fsync_path(path.parent)
+
+
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove directories of a name that is a regular expression's, left by processes that died over an hour ago."""
+    for path in folder.iterdir():
+        if re.fullmatch(pattern, path.name):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(path)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import xarray as xr
 from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
-from voxdask.chunkfiles import ChunkFiles, describe_oserror, fsync_path, replace_file
+from voxdask.chunkfiles import ChunkFiles, describe_oserror, fsync_path, remove_stale, replace_file
 from voxdask.frames import (
     GROUP,
     Documents,
@@ -174,13 +175,13 @@ class RunStore:
             os.mkdir(building)
             try:
                 _build(building, grid, field_attrs, dtype, rows, root, [*_scalars(manifest), *state], families)
-                if cls.exists(path):
+                if cls.exists(path) or not _moved(building, path):
                     raise FileExistsError(errno.EEXIST, "Another process has just made a run here", str(path))
-                os.rename(building, path)
             except BaseException:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
             fsync_path(path.parent)
+        remove_stale(path.parent, rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}")
         return cls(path)
 
     @classmethod
@@ -395,6 +396,17 @@ def _build(
     for folder, _, files in os.walk(path):
         for name in (*files, "."):
             fsync_path(Path(folder, name))
+
+
+def _moved(building: Path, path: Path) -> bool:
+    """Whether a directory could be renamed to where a moment ago was nothing."""
+    try:
+        os.rename(building, path)
+    except OSError:
+        if not RunStore.exists(path):
+            raise
+        return False
+    return True
 
 
 def _scalars(manifest: Mapping[str, Any]) -> list[str]:

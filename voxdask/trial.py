@@ -18,6 +18,7 @@ import psutil
 
 from voxdask import backend, direct, tiles
 from voxdask.block import BlockFields, BlockState
+from voxdask.chunkfiles import remove_stale
 from voxdask.costs import FILE, TURN, Rates, sum_terms
 from voxdask.filters import Filter
 from voxdask.plans import Plan
@@ -231,6 +232,7 @@ def _disk_rates(folder: Path, plan: Plan) -> dict[str, Any]:
     # what is read and written lies beyond the cache, where all threads share the way to memory
     parts = np.array_split(np.ones(_trial_file_bytes(plan), np.uint8), 8)
     beyond = beyond_page_cache(plan)
+    remove_stale(folder, r"\.voxdask-trial-\w{8}")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
         files = [Path(place, str(k)) for k in range(len(parts))]
         moved = _moved_seconds(files, parts, plan.threads, beyond)
