@@ -198,6 +198,7 @@ def test_what_a_function_returns_is_checked(function: Any, error: type[Exception
 def test_descriptions_tell_ends_apart() -> None:
     array = face(z=4, x=5)
     values: list[Any] = [0.0, 1.0, array, array + 1, lambda t: t, lambda t: 2 * t, lambda t: 1 / t, lambda t: t * array]
+    values += [1e6, 1e6 + 4e-4, lambda t: float(t >= 20), lambda t: float(t >= 50)]
     ends = [parse({"y": condition(v)}, GRID)[1].lo for condition in (vd.Dirichlet, vd.Neumann) for v in values]
     assert len({describe(end) for end in ends}) == len(ends)
     again = parse({"y": vd.Dirichlet(array.copy())}, GRID)[1].lo

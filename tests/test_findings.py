@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,34 @@ def make(shape: tuple[int, ...] = (6, 7, 5), **attrs: Any) -> xr.Dataset:
     ds = vd.dataset({"c": np.random.default_rng(3).random(shape)})
     ds.c.attrs.update(attrs)
     return ds
+
+
+def linearised(state: float, times: float = 1.0) -> vd.Model:
+    """A model whose stiff part is taken elsewhere, or as so many times stiffer; not a parameter of it."""
+
+    @dataclass(frozen=True)
+    class Linearised(vd.Model):
+        fields = ("c",)
+        stiffness = times
+
+        def rhs(self, t: Any, c: Any) -> Any:
+            return vd.div((1 + c**2) * vd.grad(c))
+
+        def reference(self) -> dict[str, float]:
+            return {"c": state}
+
+    return Linearised()
+
+
+@dataclass(frozen=True)
+class Curvature(vd.Model):
+    """The gradient vanishes in every uniform state, and is divided by."""
+
+    fields = ("c",)
+
+    def rhs(self, t: Any, c: Any) -> Any:
+        g = vd.grad(c)
+        return vd.div(g / vd.norm(g))
 
 
 @dataclass(frozen=True)
@@ -234,3 +263,50 @@ def test_a_series_is_short_and_of_numbers() -> None:
     for wrong in (["a"], [1j], [None]):
         with pytest.raises(TypeError, match=r"coefficients is .*; give a sequence of numbers"):
             vd.models.exp_legendre(wrong)  # type: ignore[arg-type]
+
+
+def test_a_run_does_not_go_on_with_another_stiff_part_or_boundary(tmp_path: Path) -> None:
+    def at(time: float) -> vd.Dirichlet:
+        return vd.Dirichlet(lambda t: 0.0 if t < time else 1.0)
+
+    def run(name: str, steps: int, model: vd.Model, end: Any = "neumann") -> xr.Dataset:
+        options: dict[str, Any] = {"dt": 0.01, "boundary": {"y": end}, "store": tmp_path / name, "progress": False}
+        return vd.simulate(model, make(), steps=steps, **options)
+
+    first = linearised(0.0)
+    run("stiff", 2, first)
+    for other in (linearised(3.0), linearised(0.0, 2.0)):
+        with pytest.raises(ValueError, match="stiff_part"):
+            run("stiff", 4, other)
+    assert vd.Report.of(run("stiff", 4, linearised(0.0)).attrs).steps == 2
+    run("ends", 2, first, at(20.0))
+    with pytest.raises(ValueError, match="boundary"):
+        run("ends", 4, first, at(50.0))
+    assert vd.Report.of(run("ends", 4, first, at(20.0)).attrs).steps == 2
+
+
+def test_explicit_steps_need_no_uniform_state() -> None:
+    """A cone is as curved as a circle: its level sets at a distance r move at 1 / r."""
+    y, x = np.mgrid[:24, :24] - 11.5
+    c = np.hypot(y, x)
+    run = vd.simulate(Curvature(), vd.dataset({"c": c}), dt=1e-3, steps=1, boundary="neumann", **QUIET)
+    rate, away = (run.c[-1].values - c) / 1e-3, (c > 6) & (c < 10)
+    np.testing.assert_allclose(rate[away], 1 / c[away], rtol=0.02)
+    with pytest.raises(ValueError, match="singular in the uniform state"):
+        vd.simulate(Curvature(), vd.dataset({"c": c}), dt=1e-3, steps=1, progress=False)
+
+
+def test_of_two_that_make_a_run_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other has made it after the last look, in the moment of the renaming."""
+    rename, path = os.rename, tmp_path / "run.zarr"
+
+    def late(source: Any, target: Any) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        vd.simulate(MODEL, make(), dt=0.1, steps=1, store=path, **QUIET)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    with pytest.raises(FileExistsError, match="Another process has just made a run here"):
+        vd.simulate(MODEL, make(), dt=0.1, steps=1, store=path, **QUIET)
+    assert os.listdir(tmp_path) == ["run.zarr"]
+    assert xr.open_zarr(path).sizes["time"] == 2

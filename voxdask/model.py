@@ -59,6 +59,9 @@ class Model:
     def rhs(self, t: Any, *fields: Any) -> Any:
         """The rate of change of every unknown; subclasses write it in :mod:`voxdask.symbols`.
 
+        Derivatives in space are those of ``grad``, ``div`` and ``laplace``: to SymPy's own ``diff`` a field is a
+        symbol, whose derivative by a coordinate is zero.
+
         Parameters
         ----------
         t : expression

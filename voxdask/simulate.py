@@ -363,9 +363,14 @@ def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: f
 
 def _start_of(prepared: Prepared, start: float) -> dict[str, Any]:
     """What a run that goes on with another must share beside, as far as that takes no reading."""
-    grid = prepared.system.grid
+    grid, equation = prepared.system.grid, prepared.operators.equation
     return {
         "start_time": start,
+        "stiff_part": {
+            "reference": {name: float(value) for name, value in equation.reference.items()},
+            "stiffness": equation.stiffness,
+            "weights": {name: [weight.field, weight.least] for name, weight in equation.weights.items()},
+        },
         "dtype": str(prepared.system.dtype),
         "grid": {
             "dims": grid.dims,
