@@ -88,21 +88,6 @@ def test_a_sum_counts_its_terms_and_what_it_makes() -> None:
     assert one == 2 * two == pytest.approx(60 * 3 * 1e-3 / 0.9)  # some of the time a thread waits
 
 
-def test_past_the_cache_the_disk_works_beside() -> None:
-    """Whichever takes longer; ends of sweeps come on top, as nothing else is to be done then."""
-    state, spectra = PROBLEM.stream_width("state"), PROBLEM.stream_width("spectra")
-    route, size = semi_implicit(PROBLEM), 60
-    spilled = replace(plan_of("block", 1), tier="spilled", slab_rows=15, pencil_columns=4, uncached=True)
-    rows, columns = 2 * (state.moved + spectra.moved) * 1e-3, 2 * PROBLEM.column_bytes * 1e-3
-    for evaluate, slabs in ((0.0, size * rows), (1e6, size * 1e6 / 0.9)):
-        rates = replace(NOTHING, evaluate=evaluate, moved=1e9, uncached=(0.0, 1e-3))
-        plan = forecast(spilled, (route,), rates)
-        pencils = 8 * columns  # of which the disk alone has to do
-        assert plan.step_seconds == pytest.approx(slabs + rows * 15 / 2 + pencils + columns * 4 / 2)
-    through_cache = forecast(replace(spilled, uncached=False), (route,), replace(rates, moved=1e-12))
-    assert through_cache.step_seconds == pytest.approx(size * 1e6 / 0.9)
-
-
 @pytest.mark.parametrize("extrapolate", [False, True])
 def test_a_trial_counts_the_terms_that_are_foreseen(extrapolate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sum costs the time of a term, as measured, by as many as it is divided by there."""
@@ -259,7 +244,7 @@ def test_a_disk_that_could_not_be_measured_is_tried_again(tmp_path: Path, monkey
 
     monkeypatch.setattr(trial, "_measured", {})
     monkeypatch.setattr(trial, "_measure", watched("work", trial._measure))
-    monkeypatch.setattr(trial, "_disk_rates", watched("disk", trial._disk_rates, PermissionError(13, "no")))
+    monkeypatch.setattr(trial, "_moved", watched("disk", trial._moved, PermissionError(13, "no")))
     plans = [vd.plan(model, ds, memory_limit="20MB", store=tmp_path / "run.zarr") for _ in range(3)]
     assert seen == ["work", "disk", "disk"]
     assert plans[1] == plans[2] and plans[0].step_seconds != plans[1].step_seconds

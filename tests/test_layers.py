@@ -11,13 +11,13 @@ import voxdask
 
 ROWS = """
     backend units clients windows grid sources tiff images boundary costs strips problem spilling plans
-    planning device_planning members recycler direct chunkfiles frames store
+    planning device_planning members chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops loopsource compiling kernels filters
     familykernel attributes equation
     control
     steppers.base steppers.explicit steppers.chebyshev steppers.semi_implicit steppers.exponential
     steppers.adaptive steppers.tableau steppers.tsit5 steppers
-    ffts halo transforms pencil system tiles passes block deferred rehearsal storage at_hand resident pipeline
+    recycler ffts halo transforms pencil system tiles passes block deferred rehearsal storage at_hand resident pipeline
     streamed slabs graph chunked
     prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy

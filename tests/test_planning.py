@@ -281,31 +281,6 @@ def test_of_ways_that_are_alike_the_shallowest_is_taken(ns: float) -> None:
     assert seconds_of(plan, rates) <= 1.05 * min(seconds)
 
 
-@pytest.mark.parametrize("spectra", [0, 1])
-@pytest.mark.parametrize(("disk", "pays"), [(0.0, True), (0.5e-9, True), (5e-9, False)])
-def test_files_go_past_the_cache_where_that_is_faster(spectra: int, disk: float, pays: bool) -> None:
-    """The disk, busy beside the work, against the work with copies to and from the cache in it."""
-    problem = problem_256(shape=(512,) * 3, spectra=spectra)
-    held = planning.plan_in_memory(problem, memory_limit=3 * 10**8, threads=2)
-    rates, ways = replace(problem.nominal_rates, moved=1e-9), routes(problem)
-    asked: list[bool] = []
-
-    def plan(uncached: tuple[float, float] | None) -> Plan:
-        def measured(_: Plan, choice: bool) -> Rates:
-            asked.append(choice)
-            return replace(rates, uncached=uncached)
-
-        return planning.make_plan(held, routes=lambda: ways, rates=measured)
-
-    plans = [plan(None), plan((0.0, disk))]
-    assert asked == [len(ways) > 1] * 2
-    assert [each.uncached for each in plans] == [False, pays]
-    if pays:
-        assert plans[1].memory_bytes <= 3 * 10**8
-    else:
-        assert plans[0] == plans[1]
-
-
 @pytest.mark.parametrize(("halo", "limit"), [(3, 1_100_000_000), (6, 2_400_000_000)])
 def test_slabs_as_thick_as_the_reach_fit_where_thinner_ones_do_not(halo: int, limit: int) -> None:
     problem = Problem((2048, 2048, 2048), 4, 1, 0, 0, halo, 2, 0, 2048, 1025 * 8)

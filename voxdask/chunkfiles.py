@@ -21,8 +21,6 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BytesCodec, Endian
 
-from voxdask import direct
-
 __all__ = ["FLAT_KEYS", "UNHARMED", "ChunkFiles", "describe_oserror", "fsync_path", "remove_stale", "replace_file"]
 
 #: Buffers that one call of the system may read into or write from: the least that any system allows is 1024.
@@ -56,9 +54,6 @@ class ChunkFiles:
         Shape of the array and of a chunk, at least 1 along every axis.
     dtype : numpy.dtype
         Boolean, integer, floating or complex.
-    uncached : bool
-        Chunks go past the page cache of the system: for intermediate results, which no other reader opens, as files
-        end with a whole block.
 
     Examples
     --------
@@ -78,7 +73,6 @@ class ChunkFiles:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype[Any]
-    uncached: bool = False
 
     @classmethod
     def create(
@@ -89,7 +83,6 @@ class ChunkFiles:
         dtype: DTypeLike,
         *,
         dims: Sequence[str] | None = None,
-        uncached: bool = False,
     ) -> ChunkFiles:
         """Create an array without chunks at `path`, where nothing may be yet.
 
@@ -123,7 +116,7 @@ class ChunkFiles:
                 chunk_key_encoding=FLAT_KEYS,
                 dimension_names=dims,
             )
-        return cls(path, shape, chunks, dtype, uncached)
+        return cls(path, shape, chunks, dtype)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ChunkFiles:
@@ -307,9 +300,6 @@ class ChunkFiles:
         views, whole = self._views(block), (len(block) - 1) * self._row_bytes + block[:1].nbytes
         action = f"writing {block.nbytes} bytes" if writing else f"reading {block.nbytes} bytes of chunk {tuple(index)}"
         with describe_oserror(action, path, UNHARMED if writing else ""):
-            if self.uncached:
-                direct.write(path, views) if writing else direct.read(path, offset, views)
-                return
             fd = os.open(path, os.O_WRONLY | os.O_CREAT if writing else os.O_RDONLY, 0o666)
             try:
                 done, first = 0, 0

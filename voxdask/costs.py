@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from voxdask.windows import Chain
 
@@ -38,10 +38,6 @@ class Rates:
         Seconds that a turn of a sweep takes beside, in which not all threads work.
     file : float
         To open a file of a crossing of slabs and pencils, and find the place in it.
-    disk : float
-        A byte of the disk's own time, which passes beside the work; of bytes that the page cache takes, none.
-    uncached : tuple of float, optional
-        `moved` and `disk` of files that are read and written past the page cache, if that can be done and may pay.
     """
 
     evaluate: float
@@ -53,13 +49,6 @@ class Rates:
     moved: float
     turn: float
     file: float
-    disk: float = 0.0
-    uncached: tuple[float, float] | None = None
-
-    @property
-    def past_cache(self) -> Rates | None:
-        """The rates of a run whose files go past the page cache."""
-        return None if self.uncached is None else replace(self, moved=self.uncached[0], disk=self.uncached[1])
 
 
 def nominal(row_voxels: int, column_voxels: int, fields: int, stages: int, halo: int) -> Rates:
@@ -150,12 +139,10 @@ def sweep_seconds(
             work += rates.finish if link.work == "finish" else rates.add * terms
         # rows of both neighbours are copied to every slab, read and written
         work += 2 * link.reach / rows * 2 * rates.add
-    turns = len(chain.links) * math.ceil(size / rows)
-    moved, disk = chain.traffic * rates.moved, chain.traffic * rates.disk
+    turns, moved = len(chain.links) * math.ceil(size / rows), chain.traffic * rates.moved
     # while the first slab is read and the last one is written, nothing else is to be done
-    ends = max(moved, disk) * rows / 2
-    busy = size * (work + moved) / _at_work(parts, threads, ahead) + turns * rates.turn
-    return max(busy, size * disk) + ends
+    ends = moved * rows / 2
+    return size * (work + moved) / _at_work(parts, threads, ahead) + turns * rates.turn + ends
 
 
 def pencils_seconds(
@@ -191,13 +178,12 @@ def pencils_seconds(
     """
     seconds, streamed = 0.0, columns - resident
     for spectra in transforms:
-        moved, disk = spectra * column_bytes * rates.moved, spectra * column_bytes * rates.disk
+        moved = spectra * column_bytes * rates.moved
         at_work = _at_work(shares(wide, tile_columns, threads, ahead), threads, ahead)
-        busy = (columns * rates.through + streamed * moved) / at_work
-        # every crossing is written by a slab, read and written by a pencil, and read by a slab
-        busy += math.ceil(streamed / wide) * (rates.turn + 4 * slabs * rates.file / threads)
-        busy += math.ceil(resident / wide) * rates.turn
-        seconds += max(busy, streamed * disk)
+        seconds += (columns * rates.through + streamed * moved) / at_work
         if not resident:  # while the first pencil is read and the last one written, nothing else is to be done
-            seconds += max(moved, disk) * wide / 2
+            seconds += moved * wide / 2
+        # every crossing is written by a slab, read and written by a pencil, and read by a slab
+        seconds += math.ceil(streamed / wide) * (rates.turn + 4 * slabs * rates.file / threads)
+        seconds += math.ceil(resident / wide) * rates.turn
     return seconds

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from voxdask.costs import Rates, sum_terms
-from voxdask.planning import plan_seconds, route_of
+from voxdask.planning import spilled_seconds
 from voxdask.plans import Plan
-from voxdask.spilling import Route
+from voxdask.spilling import Cut, Route
 
 #: What tasks cost beyond the work that is in them: seconds of a thread for each, or of the one scheduler of a cluster.
 TASK_SECONDS, REMOTE_TASK_SECONDS = 4e-4, 1e-3
@@ -32,8 +32,12 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates) -> Plan:
     Plan
     """
     if plan.tier == "spilled":
-        way = (plan.uncached and rates.past_cache) or rates
-        return replace(with_traffic(plan, routes), step_seconds=plan_seconds(plan, routes, way))
+        cut = Cut(
+            _route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead,
+            plan.resident_columns,
+        )  # fmt: skip
+        seconds = spilled_seconds(plan.problem, cut, plan.threads, plan.rows, plan.columns, rates)
+        return replace(with_traffic(plan, routes), step_seconds=seconds)
     route = routes[0]
     seconds, traffic = _seconds_in_memory(plan, route, rates), _streamed_bytes(plan, route)
     if plan.tier == "chunked":
@@ -53,7 +57,12 @@ def forecast(plan: Plan, routes: tuple[Route, ...], rates: Rates) -> Plan:
 
 def with_traffic(plan: Plan, routes: tuple[Route, ...]) -> Plan:
     """A plan of a streamed run with the bytes of a step."""
-    return replace(plan, traffic_bytes=_streamed_bytes(plan, route_of(plan, routes)))
+    return replace(plan, traffic_bytes=_streamed_bytes(plan, _route_of(plan, routes)))
+
+
+def _route_of(plan: Plan, routes: tuple[Route, ...]) -> Route:
+    whole = next(route for route in routes if (route.depth, route.steps) == (plan.depth, plan.batch))
+    return whole.narrowed(plan.streamed_columns, plan.problem.columns)
 
 
 def _seconds_in_memory(plan: Plan, route: Route, rates: Rates) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -201,7 +200,7 @@ class LocalRunner:
         system, plan = self.system, self.plan
         if store is None:
             raise ValueError("a spilled run needs a store to spill into")
-        create, depth = partial(store.scratch, uncached=plan.uncached), self.prepared.operators.program.halo
+        create, depth = store.scratch, self.prepared.operators.program.halo
         whole, chunks = (system.padded_rows(count, depth) for count in (system.grid.shape[0], plan.slab_rows))
 
         def make(names: Sequence[str], label: str) -> Any:

@@ -53,7 +53,7 @@ def make_plan(
     held: Plan,
     *,
     routes: Callable[[], Sequence[Route]] = tuple,
-    rates: Callable[[Plan, bool], Rates | None] = lambda plan, choice: None,
+    rates: Callable[[Plan], Rates | None] = lambda plan: None,
 ) -> Plan:
     """A run as it is planned if it fits into memory, else one that spills.
 
@@ -64,9 +64,8 @@ def make_plan(
     routes : callable
         Gives the ways in which a run may be spilled; asked only if it must be.
     rates : callable
-        ``rates(plan, choice)`` gives what parts of a step cost in a run by a plan that was made without, if that is
-        worth to be known: if there is a `choice` of routes, or files may go past the page cache. Along a single route,
-        threads and slabs are chosen by nominal rates.
+        Gives what parts of a step cost in a run by a plan that was made without; asked only if there is a choice of
+        routes. Along a single one, threads and slabs are chosen by nominal rates.
 
     Returns
     -------
@@ -90,14 +89,8 @@ def make_plan(
         return held
     ways, given = routes(), (held.problem, held.memory_limit, held.threads, held.memory_bytes)
     plan = spill(*given, ways, resident=True)
-    measured = rates(plan, len(ways) > 1)
-    if measured is None:
-        return plan
-    if len(ways) > 1:
-        plan = spill(*given, ways, measured, resident=True)
-    past_cache = measured.past_cache
-    pays = past_cache is not None and plan_seconds(plan, ways, past_cache) < plan_seconds(plan, ways, measured)
-    return replace(plan, uncached=pays)
+    measured = rates(plan) if len(ways) > 1 else None
+    return spill(*given, ways, measured, resident=True) if measured else plan
 
 
 def plan_in_memory(
@@ -252,8 +245,7 @@ def spill(
     ]
 
     def seconds(each: tuple[int, Cut]) -> float:
-        given = (rates, rates.past_cache) if rates and rates.past_cache else (rates,)
-        return min(spilled_seconds(problem, each[1], each[0], cache_rows, cache_columns, one) for one in given)
+        return spilled_seconds(problem, each[1], each[0], cache_rows, cache_columns, rates)
 
     if cuts:
         # of those alike the first, of few evaluations in a sweep, so that a run takes the way that was planned
@@ -305,20 +297,6 @@ def spilled_seconds(
         found.columns, tile_columns, slabs, threads, rates, found.ahead, fields * found.resident,
     )  # fmt: skip
     return seconds / route.steps
-
-
-def plan_seconds(plan: Plan, routes: Sequence[Route], rates: Rates) -> float:
-    """What a step of a spilled plan costs."""
-    found = Cut(
-        route_of(plan, routes), plan.slab_rows, plan.pencil_columns, plan.hand_bytes, plan.ahead, plan.resident_columns
-    )
-    return spilled_seconds(plan.problem, found, plan.threads, plan.rows, plan.columns, rates)
-
-
-def route_of(plan: Plan, routes: Sequence[Route]) -> Route:
-    """The route, of these, that a plan is for."""
-    whole = next(route for route in routes if (route.depth, route.steps) == (plan.depth, plan.batch))
-    return whole.narrowed(plan.streamed_columns, plan.problem.columns)
 
 
 def _whole(size: int, width: int) -> int:

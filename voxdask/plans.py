@@ -65,8 +65,6 @@ class Plan:
         Projected peak on a GPU, if it runs on one.
     resident_columns : int
         Columns of spectra of a spilled run that stay in memory: the first ones.
-    uncached : bool
-        Working files of a spilled run go past the page cache of the system.
     """
 
     tier: Tier
@@ -91,7 +89,6 @@ class Plan:
     device_bytes: int = 0
     ahead: int = 0
     resident_columns: int = 0
-    uncached: bool = False
 
     @property
     def streamed_columns(self) -> int:
@@ -144,7 +141,7 @@ class Plan:
                 f"{format_bytes(self.memory_bytes)} ({per_voxel:.2f} bytes per voxel) "
                 f"of {format_bytes(self.memory_limit)}",
             ),
-            ("disk", format_bytes(self.disk_bytes) + (", past the page cache" if self.uncached else "")),
+            ("disk", format_bytes(self.disk_bytes)),
         ]
         if self.on_device:
             lines.insert(5, ("on the GPU", format_bytes(self.device_bytes)))

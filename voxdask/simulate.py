@@ -340,10 +340,10 @@ def _routes(prepared: Prepared, problem: Problem, stepper: Stepper) -> tuple[Rou
 
 
 def _rates(
-    prepared: Prepared, stepper: Stepper, limit: int, store: str | os.PathLike[str] | None, plan: Plan, choice: bool
+    prepared: Prepared, stepper: Stepper, limit: int, store: str | os.PathLike[str] | None, plan: Plan
 ) -> Rates | None:
-    """What parts of a step of a spilled plan cost; None if there is no choice, or no memory for a trial."""
-    if not (choice or trial.beyond_page_cache(plan)) or 2 * trial.trial_bytes(plan) > limit:
+    """What parts of a step of a spilled plan cost; None if a trial would take more than may be had."""
+    if 2 * trial.trial_bytes(plan) > limit:
         return None
     return trial.measure(prepared, plan, stepper, folder_of(store))
 

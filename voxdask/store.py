@@ -272,13 +272,11 @@ class RunStore:
         names = [*_scalars(self._manifest), *self._manifest["state"]]
         return {name: ChunkFiles.open(folder / name) for name in names}
 
-    def scratch(
-        self, name: str, shape: Sequence[int], chunks: Sequence[int], dtype: DTypeLike, *, uncached: bool = False
-    ) -> ChunkFiles:
-        """Create an array for intermediate results, in place of an older one of that name; see :class:`ChunkFiles`."""
+    def scratch(self, name: str, shape: Sequence[int], chunks: Sequence[int], dtype: DTypeLike) -> ChunkFiles:
+        """Create an array for intermediate results, in place of an older one of that name."""
         _check_names([name])
         self.clear_scratch(name)
-        return ChunkFiles.create(self.path / ".state" / "scratch" / name, shape, chunks, dtype, uncached=uncached)
+        return ChunkFiles.create(self.path / ".state" / "scratch" / name, shape, chunks, dtype)
 
     def clear_scratch(self, name: str = "") -> None:
         """Delete the scratch array `name`, or all of them."""
