@@ -19,6 +19,7 @@ from conduction import image_of, random_labels, reference_tensor, reference_thro
 from distributed import Client, LocalCluster
 
 import voxdask as vd
+from voxdask.clients import cluster_memory, workers_of
 from voxdask.transport import actor
 from voxdask.transport import cluster as module
 
@@ -129,6 +130,15 @@ def test_calls_that_take_long_are_looked_into(client: Client, monkeypatch: pytes
     """All of them, where workers are threads: proxies of the actors come and go beside the actors themselves."""
     monkeypatch.setattr(module, "_PATIENCE", 1e-4)
     monkeypatch.setattr(actor, "_PATIENCE", 1e-4)
+    compare(image_of(random_labels((40, 16, 14), 8, labels=2)), 10, direction="z")
+
+
+def test_what_the_client_remembers_may_be_without_workers(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer of Dask's replaces it so every two seconds, also between a question and its answer."""
+    monkeypatch.setattr(module, "_PATIENCE", 1e-4)
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers=5: {"workers": {}})
+    limits = [worker["memory_limit"] for worker in workers_of(client).values()]
+    assert len(limits) == len(client.nthreads()) and cluster_memory(client) == int(0.6 * sum(limits))
     compare(image_of(random_labels((40, 16, 14), 8, labels=2)), 10, direction="z")
 
 

@@ -28,10 +28,16 @@ def within_task() -> bool:
     return True
 
 
+def workers_of(client: Any) -> dict[str, Any]:
+    """What the scheduler knows of every worker, by address."""
+    # Client.scheduler_info returns what a timer may just have replaced by an answer without workers
+    workers: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    return workers
+
+
 def cluster_memory(client: Any) -> int:
     """Most of what the workers may take."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    limits = [worker["memory_limit"] for worker in workers_of(client).values() if worker["memory_limit"]]
     return int(WORKER_SHARE * sum(limits)) if limits else free_memory()
 
 

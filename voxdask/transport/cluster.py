@@ -15,7 +15,7 @@ import dask.array as da
 from distributed import Future, KilledWorker, wait
 from distributed.client import FutureCancelledError
 
-from voxdask.clients import WORKER_SHARE
+from voxdask.clients import WORKER_SHARE, workers_of
 from voxdask.transport.actor import Done, Part, Work, WorkerLostError, call_parts, field_of
 from voxdask.transport.job import Job
 from voxdask.transport.scan import Scan
@@ -66,7 +66,7 @@ def carry_out(
 def _attempt(
     client: Any, scan: Scan, job: Job, work: Work, limit: int | None, store: Any
 ) -> tuple[Done, da.Array | None]:
-    workers = _workers_of(client)
+    workers = _workers_there(client)
     extents, tag = job.extents(len(workers)), uuid.uuid4().hex[:12]
     homes, held, fields = list(workers)[: len(extents)], list[Any](), list[Any]()
     try:
@@ -106,13 +106,13 @@ def _attempt(
     return done, da.concatenate(blocks, axis)
 
 
-def _workers_of(client: Any) -> dict[str, Any]:
+def _workers_there(client: Any) -> dict[str, Any]:
     """The workers by address; a cluster that starts them on demand, or again, is given the time."""
-    if not client.scheduler_info(n_workers=-1)["workers"]:
+    if not workers_of(client):
         call = client.submit(int, key=f"voxdask-start-{uuid.uuid4().hex[:12]}")
         with contextlib.suppress(TimeoutError):
             wait([call], timeout=_STARTING)
-    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     if not workers:
         raise RuntimeError("the active Client has no workers yet; wait for them: client.wait_for_workers(1)")
     return workers
@@ -125,7 +125,7 @@ def _result(client: Any, call: Future, homes: Sequence[str], gather: bool = True
             wait([call], timeout=_PATIENCE)
             break
         except TimeoutError:
-            if gone := set(homes) - set(client.scheduler_info(n_workers=-1)["workers"]):
+            if gone := set(homes) - set(workers_of(client)):
                 raise WorkerLostError(f"{gone.pop()} is gone") from None
     error = call.exception()
     if error is None:
