@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from voxdask.chunkfiles import ChunkFiles, file_sizes, replace_file
+from voxdask.chunkfiles import ChunkFiles
+from voxdask.disk import file_sizes, replace_file
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -244,7 +244,7 @@ def test_a_disk_that_could_not_be_measured_is_tried_again(tmp_path: Path, monkey
 
     monkeypatch.setattr(trial, "_measured", {})
     monkeypatch.setattr(trial, "_measure", watched("work", trial._measure))
-    monkeypatch.setattr(trial, "_moved", watched("disk", trial._moved, PermissionError(13, "no")))
+    monkeypatch.setattr(trial, "_moved_seconds", watched("disk", trial._moved_seconds, PermissionError(13, "no")))
     plans = [vd.plan(model, ds, memory_limit="20MB", store=tmp_path / "run.zarr") for _ in range(3)]
     assert seen == ["work", "disk", "disk"]
     assert plans[1] == plans[2] and plans[0].step_seconds != plans[1].step_seconds

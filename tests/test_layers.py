@@ -11,7 +11,7 @@ import voxdask
 
 ROWS = """
     backend units clients windows grid sources tiff images boundary costs strips problem spilling plans
-    planning device_planning members chunkfiles frames store
+    planning device_planning members disk chunkfiles frames store
     nodes vector symbols phi program families continuum lowering printing loops loopsource compiling kernels filters
     familykernel attributes equation
     control
@@ -22,7 +22,8 @@ ROWS = """
     prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
     models.gray_scott models.smoothed_boundary models.multiphase models
-    schedule stability places trial forecast report inputs runner local_runner chunked_runner march loop simulate
+    schedule stability identity places trial forecast report inputs runner local_runner chunked_runner march loop
+    simulate
     plot studies manufactured verify indicator labels
     segmented configurations surface runs clusters triple bounds
     transport.arrays transport.parallel transport.conductance transport.medium transport.sweeps transport.graph

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -392,34 +391,3 @@ def face_value(end: End, axes: Sequence[Axis], a: int, time: float) -> float | n
             "it must return a number or a DataArray over the face"
         )
     return _finite(float(value), axes[a].dim)
-
-
-#: Times at which a function is asked for its value to be told from others; an array over a face only at the few.
-_FEW_TIMES = (0.0, 1e-3, 0.7, 5.0, 300.0)
-_MANY_TIMES = tuple(float(time) for time in np.geomspace(1e-3, 1e6, 361))
-
-
-def describe(end: End) -> str:
-    """An end in words that stay the same from run to run; a function by its values at many times."""
-    value = end.value
-    if end.kind == "periodic":
-        return end.kind
-    if callable(value):
-        few = " ".join(_sample(value, time) for time in _FEW_TIMES)
-        many = "" if "array" in few else " ".join(_sample(value, time) for time in _MANY_TIMES)
-        return f"{end.kind} function {few}" + (f" {zlib.crc32(many.encode()):08x}" if many else "")
-    return f"{end.kind} {_summary(value, repr)}"
-
-
-def _sample(function: Callable[[float], Any], time: float) -> str:
-    try:
-        with np.errstate(all="ignore"):
-            return _summary(function(time), "{:.9g}".format)  # on another processor the last digits may differ
-    except Exception:  # a function may not be defined at every time
-        return "-"
-
-
-def _summary(value: Any, text: Callable[[float], str]) -> str:
-    if isinstance(value, xr.DataArray):
-        return f"array {zlib.crc32(value.values.tobytes()):08x}"
-    return text(float(value))

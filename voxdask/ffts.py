@@ -22,7 +22,7 @@ _LIBRARIES = {
     "mkl_fft": ("mkl_fft.interfaces.scipy_fft", "mkl_fft mkl-service"),
 }
 
-_COMPLEX = ("fft", "ifft", "rfft", "irfft")
+_FOURIER, _REAL = ("fft", "ifft", "rfft", "irfft"), ("dct", "idct", "dst", "idst")
 #: Threads that import pyFFTW at once find it half made.
 _one_at_a_time = threading.Lock()
 
@@ -68,11 +68,12 @@ def _library(name: str) -> Any:
         return _pyfftw(module)
     if name == "mkl_fft":
         importlib.import_module("mkl").domain_set_num_threads(1, domain="fft")
-        return SimpleNamespace(**{each: _laid_out(getattr(module, each)) for each in _COMPLEX})
+        return SimpleNamespace(**{each: _laid_out(getattr(module, each)) for each in _FOURIER})
     return module
 
 
 def _pyfftw(module: Any) -> SimpleNamespace:
+    """pyFFTW's transforms, if it can plan one."""
     cache = importlib.import_module("pyfftw.interfaces.cache")
     cache.enable()  # it plans anew at each call unless plans are kept
     cache.set_keepalive_time(60)
@@ -83,8 +84,8 @@ def _pyfftw(module: Any) -> SimpleNamespace:
             "fft='pyfftw' cannot plan a transform here: MKL, which was loaded before, has functions of the same names; "
             "import pyfftw first in this process, or use fft='mkl_fft'"
         ) from error
-    real = {each: _of_real(getattr(module, each), each) for each in ("dct", "idct", "dst", "idst")}
-    return SimpleNamespace(**{each: getattr(module, each) for each in _COMPLEX}, **real)
+    real = {each: _of_real(getattr(module, each), each) for each in _REAL}
+    return SimpleNamespace(**{each: getattr(module, each) for each in _FOURIER}, **real)
 
 
 def _of_real(function: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 from zarr.storage import LocalStore, StorePath
 
-from voxdask.chunkfiles import FLAT_KEYS, UNHARMED, describe_oserror, file_sizes, fsync_path, replace_file
+from voxdask.chunkfiles import FLAT_KEYS
+from voxdask.disk import UNHARMED, describe_oserror, file_sizes, fsync_path, replace_file
 from voxdask.grid import Grid
 from voxdask.members import member_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,13 +15,13 @@ import numpy as np
 import xarray as xr
 
 from voxdask import backend, trial
-from voxdask.boundary import describe
 from voxdask.clients import active_client, cluster_memory, free_memory
 from voxdask.costs import Rates
 from voxdask.device_planning import plan_on_device
 from voxdask.equation import HasEquation, equation_of
 from voxdask.evaluate import problem_of
 from voxdask.forecast import forecast, with_traffic
+from voxdask.identity import as_text, description, start_of
 from voxdask.loop import Callback, Loop, planned_for
 from voxdask.lowering import inlined
 from voxdask.march import AdaptiveMarch, FixedMarch, March
@@ -170,14 +169,14 @@ def simulate(
         require_disk(plan, store_path(store))
     if isinstance(march, FixedMarch):
         warn_if_unstable(prepared, method, march.schedule.dt, start)
-    made = _description(model, prepared, method, dt)
+    made = description(model, prepared, method, dt)
     # what an earlier run says of itself is no part of this one
     kept = {key: value for key, value in ds.attrs.items() if key not in (MANIFEST, "report")}
-    attrs = {**kept, "made_by": f"voxdask {version('voxdask')}", **{k: _text(v) for k, v in made.items()}}
+    attrs = {**kept, "made_by": f"voxdask {version('voxdask')}", **{k: as_text(v) for k, v in made.items()}}
     loop = Loop(prepared, march, method.history, plan, attrs, progress, called)
     if store is None:
         return loop.in_memory(start)
-    return loop.in_store(store_path(store), resume, made | _start_of(prepared, start))
+    return loop.in_store(store_path(store), resume, made | start_of(prepared, start))
 
 
 def plan(
@@ -346,42 +345,3 @@ def _rates(
     if 2 * trial.trial_bytes(plan) > limit:
         return None
     return trial.measure(prepared, plan, stepper, folder_of(store))
-
-
-def _description(model: HasEquation, prepared: Prepared, stepper: Stepper, dt: float | None) -> dict[str, Any]:
-    """What made a run, for its attributes and for one that goes on with it."""
-    equation, system = prepared.operators.equation, prepared.system
-    return {
-        "model": type(model).__name__,
-        "equation": "; ".join(map(str, equation.expressions)),
-        "parameters": equation.parameters,
-        "stepper": repr(stepper),
-        "boundary": {axis.dim: [describe(axis.lo), describe(axis.hi)] for axis in system.axes},
-        "dt": "automatic" if dt is None else float(dt),
-    }
-
-
-def _start_of(prepared: Prepared, start: float) -> dict[str, Any]:
-    """What a run that goes on with another must share beside, as far as that takes no reading."""
-    grid, equation = prepared.system.grid, prepared.operators.equation
-    return {
-        "start_time": start,
-        "stiff_part": {
-            "reference": {name: float(value) for name, value in equation.reference.items()},
-            "stiffness": equation.stiffness,
-            "weights": {name: [weight.field, weight.least] for name, weight in equation.weights.items()},
-        },
-        "dtype": str(prepared.system.dtype),
-        "grid": {
-            "dims": grid.dims,
-            "shape": grid.shape,
-            "spacing": grid.spacing,
-            "origin": grid.origin,
-            "node_centred": grid.node_centred,
-        },
-    }
-
-
-def _text(value: Any) -> Any:
-    """A value as any file format can hold it as an attribute."""
-    return value if isinstance(value, str | float) else json.dumps(value)

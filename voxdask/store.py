@@ -19,7 +19,8 @@ import xarray as xr
 from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
 
-from voxdask.chunkfiles import ChunkFiles, describe_oserror, fsync_path, remove_stale, replace_file
+from voxdask.chunkfiles import ChunkFiles
+from voxdask.disk import describe_oserror, fsync_path, remove_stale, replace_file
 from voxdask.frames import (
     GROUP,
     Documents,

@@ -18,8 +18,8 @@ import psutil
 
 from voxdask import backend, tiles
 from voxdask.block import BlockFields, BlockState
-from voxdask.chunkfiles import remove_stale
 from voxdask.costs import FILE, TURN, Rates, sum_terms
+from voxdask.disk import remove_stale
 from voxdask.filters import Filter
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared
@@ -119,9 +119,9 @@ def measure(prepared: Prepared, plan: Plan, stepper: Stepper, folder: Path | Non
         rates: Rates = _recalled(_question(prepared, plan, stepper), lambda: _measure(prepared, plan, stepper))
         if folder is None:
             return rates
-        where = folder.stat().st_dev, plan.threads, _beyond_page_cache(plan), _file_bytes(plan)
+        asked = plan.threads, _beyond_page_cache(plan), min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES))
         try:
-            moved = _recalled(where, lambda: _moved(folder, plan))
+            moved = _recalled((folder.stat().st_dev, *asked), lambda: _moved_seconds(folder, *asked))
         except OSError:  # nothing can be written there: as disks usually are
             moved = plan.problem.nominal_rates.moved
         return replace(rates, moved=moved)
@@ -224,22 +224,10 @@ def _column_seconds(system: System, plan: Plan, tried: _Timed) -> float:
     return min(taken) / columns
 
 
-def _file_bytes(plan: Plan) -> int:
-    return min(_DISK_BYTES, max(trial_bytes(plan), _LEAST_DISK_BYTES))
-
-
-def _moved(folder: Path, plan: Plan) -> float:
-    """Seconds of a thread for a byte to or from files there."""
-    # what is read and written lies beyond the cache, where all threads share the way to memory
-    parts = np.array_split(np.ones(_file_bytes(plan), np.uint8), 8)
-    remove_stale(folder, r"\.voxdask-trial-\w{8}")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
-        files = [Path(place, str(k)) for k in range(len(parts))]
-        return _moved_seconds(files, parts, plan.threads, _beyond_page_cache(plan))
-
-
-def _moved_seconds(files: Sequence[Path], parts: Sequence[np.ndarray], threads: int, beyond: bool) -> float:
+def _moved_seconds(folder: Path, threads: int, beyond: bool, size: int) -> float:
     """Seconds of a thread for a byte to or from files while all of them are at it; of the disk, if those are more."""
+    # what is read and written lies beyond the cache, where all threads share the way to memory
+    parts = np.array_split(np.ones(size, np.uint8), 8)
 
     def move(path: Path, part: np.ndarray) -> None:
         with path.open("r+b", buffering=0) as file:
@@ -247,22 +235,24 @@ def _moved_seconds(files: Sequence[Path], parts: Sequence[np.ndarray], threads: 
         with path.open("rb", buffering=0) as file:
             file.readinto(part.data)
 
-    size = sum(part.nbytes for part in parts)
-    for path, part in zip(files, parts, strict=True):  # blocks are found for a file when it is first written
-        path.write_bytes(part.data)
-    with ThreadPoolExecutor(threads) as pool:
-        began = time.process_time()
-        for _ in range(_DISK_ROUNDS):
-            list(pool.map(move, files, parts))
-        thread = (time.process_time() - began) / (_DISK_ROUNDS * 2 * size)
-    if not beyond:
-        return thread
-    began = time.perf_counter()
-    for path, part in zip(files, parts, strict=True):
-        with path.open("r+b", buffering=0) as file:
-            file.write(part.data)
-            os.fsync(file.fileno())
-    written = (time.perf_counter() - began) / size
+    remove_stale(folder, r"\.voxdask-trial-\w{8}")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".voxdask-trial-") as place:
+        files = [Path(place, str(k)) for k in range(len(parts))]
+        for path, part in zip(files, parts, strict=True):  # blocks are found for a file when it is first written
+            path.write_bytes(part.data)
+        with ThreadPoolExecutor(threads) as pool:
+            began = time.process_time()
+            for _ in range(_DISK_ROUNDS):
+                list(pool.map(move, files, parts))
+            thread = (time.process_time() - began) / (_DISK_ROUNDS * 2 * size)
+        if not beyond:
+            return thread
+        began = time.perf_counter()
+        for path, part in zip(files, parts, strict=True):
+            with path.open("r+b", buffering=0) as file:
+                file.write(part.data)
+                os.fsync(file.fileno())
+        written = (time.perf_counter() - began) / size
     # half of the bytes are written; while the disk takes them, all threads may wait
     return max(thread, threads * written / 2)
 
