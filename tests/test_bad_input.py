@@ -119,6 +119,17 @@ def test_two_fields_of_other_shape() -> None:
         vd.simulate(model, make_ds(), **OK)
 
 
+@pytest.mark.parametrize("kind", ["chunked", "spilled"])
+def test_blocks_of_another_shape_than_their_chunks_say(kind: str, tmp_path: Path) -> None:
+    """As of a function given to map_blocks that crops, or coarsens, and does not say so."""
+    ds = make_ds().chunk(z=3)
+    cropped = ds.c.data.map_blocks(lambda block: block[:, ::2], dtype=ds.c.dtype, meta=np.empty((0, 0, 0)))
+    ds["c"] = ds.c.copy(data=cropped)
+    options: dict[str, Any] = {"memory_limit": THIN} if kind == "spilled" else {}
+    with pytest.raises(ValueError, match=r"of a Dask array are of shape \(\d, 3, 4\), its chunks say \(\d, 5, 4\)"):
+        vd.simulate(MODEL, ds, store=tmp_path / "run.zarr", **OK, **options)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("kind", ["block", "chunks", "dask", "spilled"])
 def test_a_start_that_is_not_finite(kind: str, value: float, tmp_path: Path) -> None:

@@ -200,6 +200,14 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         ChunkFiles.open(tmp_path / "z")
 
 
+@pytest.mark.parametrize("document", [b"", b'{"zarr_format": 3,', b"[]", b"{}", b"\xff\xfe\x00"])
+def test_a_damaged_document_is_named(tmp_path: Path, document: bytes) -> None:
+    ChunkFiles.create(tmp_path / "u", (6, 4), (2, 4), "float32")
+    (tmp_path / "u" / "zarr.json").write_bytes(document)
+    with pytest.raises(ValueError, match=r"u.zarr\.json is damaged, it describes no array"):
+        ChunkFiles.open(tmp_path / "u")
+
+
 def test_missing_and_short_chunks_raise(tmp_path: Path) -> None:
     array = ChunkFiles.create(tmp_path / "u", (6, 4), (2, 4), "float32")
     array.write_rows(0, np.ones((6, 4), np.float32))

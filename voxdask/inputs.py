@@ -54,8 +54,24 @@ def reader(array: Any, limit: int) -> Callable[[int, int], Any]:
     # what was persisted is on a cluster, which is asked for it
     scheduler = None if futures_of(array) else "synchronous"
     if room < 1:
-        return lambda lo, hi: array[lo:hi].compute(scheduler=scheduler)
+        return lambda lo, hi: _computed(array, lo, hi, scheduler)
     return _LazyRows(array, room, scheduler).read_rows
+
+
+def _computed(array: da.Array, lo: int, hi: int, scheduler: str | None) -> Any:
+    """Rows of a Dask array; what they are made of need not have the shape that the array has."""
+    rows = array[lo:hi].compute(scheduler=scheduler)
+    require_shape(lo, rows, (hi - lo, *array.shape[1:]))
+    return rows
+
+
+def require_shape(lo: int, block: Any, expected: tuple[int, ...]) -> None:
+    """ValueError unless rows from `lo` of a Dask array are of the shape that its chunks say."""
+    if np.shape(block) != expected:
+        raise ValueError(
+            f"rows from {lo} of a Dask array are of shape {np.shape(block)}, its chunks say {expected}; "
+            "the function that makes its blocks must keep their shape, or be given chunks= (see dask.array.map_blocks)"
+        )
 
 
 class _LazyRows:
@@ -90,7 +106,7 @@ class _LazyRows:
             return self.kept.pop(i)
         while len(self.kept) >= self.room:
             del self.kept[next(iter(self.kept))]  # nobody has read of it for longest
-        return self.array[self.bounds[i] : self.bounds[i + 1]].compute(scheduler=self.scheduler)
+        return _computed(self.array, int(self.bounds[i]), int(self.bounds[i + 1]), self.scheduler)
 
 
 def look_rows(system: System, lo: int, blocks: Iterable[tuple[str, Any]]) -> dict[str, list[int]]:
