@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import cuda_shim
+import dask
 import fake_cupy
 import hypothesis
 import numpy as np
 import pytest
 import xarray as xr
+from distributed.utils import get_mp_context
 
 import voxdask as vd
 from voxdask import backend, compiling, planning, trial
@@ -34,6 +36,10 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("voxdask")
+
+# a cluster's processes are forked from one that has imported all of this once; examples start theirs as users do
+dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+get_mp_context().set_forkserver_preload(["voxdask"])
 
 
 @pytest.fixture(autouse=True)

@@ -149,9 +149,12 @@ def test_nan_ends_a_run(client: Client) -> None:
 
 
 def test_memory_of_the_cluster_counts(client: Client) -> None:
+    def memory(dask_scheduler: Any) -> int:
+        return sum(worker.memory_limit for worker in dask_scheduler.workers.values())
+
     plan = vd.plan(vd.models.CahnHilliard(), make_ds(), chunks=4)
     assert plan.tier == "chunked" and plan.threads == sum(client.nthreads().values())
-    assert plan.memory_limit <= 0.6 * sum(w["memory_limit"] for w in client.scheduler_info()["workers"].values()) + 1
+    assert plan.memory_limit <= 0.6 * client.run_on_scheduler(memory) + 1
     assert vd.plan(vd.models.CahnHilliard(), make_ds()).tier == "block"
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,26 @@ MODEL = vd.models.CahnHilliard(eps=1.5)
 QUIET: dict[str, Any] = {"progress": False}
 
 
-@pytest.fixture
-def client() -> Iterator[Client]:
-    """A cluster of its own: a nanny does not start a worker again that is killed while it is still starting."""
+@contextmanager
+def connected() -> Iterator[Client]:
+    """Two workers that are there."""
     options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1"}
     with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=120)
+        yield client
+
+
+@pytest.fixture
+def mortal() -> Iterator[Client]:
+    """A cluster of its own: a nanny does not start a worker again that is killed while it is still starting."""
+    with connected() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """A cluster whose workers nobody kills."""
+    with connected() as client:
         yield client
 
 
@@ -41,7 +57,7 @@ def make_ds() -> xr.Dataset:
 
 
 @pytest.mark.parametrize("stepper", ["sbdf2", "tsit5"])
-def test_a_run_survives_dead_workers_bit_for_bit(client: Client, stepper: str, tmp_path: Path) -> None:
+def test_a_run_survives_dead_workers_bit_for_bit(mortal: Client, stepper: str, tmp_path: Path) -> None:
     """Both workers are killed, one while there is nothing to do, one while steps are taken."""
     options: dict[str, Any] = {"chunks": 6, "stepper": stepper, "boundary": {"y": "neumann"}, **QUIET}
     if stepper == "tsit5":
@@ -49,8 +65,7 @@ def test_a_run_survives_dead_workers_bit_for_bit(client: Client, stepper: str, t
     else:
         options |= {"dt": 0.1, "steps": 21, "save_every": 3}
     undisturbed = vd.simulate(MODEL, make_ds(), store=tmp_path / "undisturbed.zarr", **options).load()
-    client.wait_for_workers(2, timeout=120)
-    first, second = client.run(os.getpid).values()
+    first, second = mortal.run(os.getpid).values()
     frames, timers = 0, list[threading.Timer]()
 
     def disturb(frame: xr.Dataset) -> None:
@@ -69,9 +84,8 @@ def test_a_run_survives_dead_workers_bit_for_bit(client: Client, stepper: str, t
     assert run.c.values.tobytes() == undisturbed.c.values.tobytes()
 
 
-def test_without_a_store_dead_workers_end_a_run_and_the_message_says_what_helps(client: Client) -> None:
-    client.wait_for_workers(2, timeout=120)
-    pids = client.run(os.getpid).values()
+def test_without_a_store_dead_workers_end_a_run_and_the_message_says_what_helps(mortal: Client) -> None:
+    pids = mortal.run(os.getpid).values()
 
     def disturb(frame: xr.Dataset) -> None:
         for pid in pids:
@@ -79,7 +93,7 @@ def test_without_a_store_dead_workers_end_a_run_and_the_message_says_what_helps(
 
     with pytest.raises(RuntimeError, match=r"workers of the cluster died.*store=PATH"):
         vd.simulate(MODEL, make_ds(), dt=0.1, steps=30, save_every=15, chunks=6, callbacks=[disturb], **QUIET)
-    client.wait_for_workers(2, timeout=120)
+    mortal.wait_for_workers(2, timeout=120)
     run = vd.simulate(MODEL, make_ds(), dt=0.1, steps=2, chunks=6, **QUIET)
     assert np.isfinite(run.c[-1].values).all()  # the cluster is as good as before
 
@@ -108,7 +122,6 @@ def test_a_scheduler_holds_few_tasks(
     monkeypatch.setattr(ChunkedRunner, "steps", counted)
     options: dict[str, Any] = {"store": tmp_path / "run.zarr"} if case == "a store" else {}
     frames = 30 if case == "frames in memory" else 1
-    client.wait_for_workers(2, timeout=120)
     run = vd.simulate(MODEL, make_ds(), dt=0.1, steps=60, save_every=60 // frames, chunks=6, **options, **QUIET)
     assert run.sizes["time"] == frames + 1 and sum(made) > 1000
     # two chunks for every frame; what was given up a moment ago may still be there
@@ -135,10 +148,9 @@ def blind(yes: bool) -> None:
 def test_a_store_that_a_worker_does_not_see(client: Client, begun: bool, tmp_path: Path) -> None:
     """Before the first step of a run, and of one that goes on; once all see it, it does."""
     options: dict[str, Any] = {"dt": 0.1, "chunks": 6, "save_every": 2, "store": tmp_path / "run.zarr", **QUIET}
-    client.wait_for_workers(2, timeout=120)
     if begun:
         vd.simulate(MODEL, make_ds(), steps=2, **options)
-    worker = next(iter(client.scheduler_info()["workers"]))
+    worker = next(iter(client.nthreads()))
     client.run(blind, True, workers=[worker])
     try:
         with pytest.raises(
