@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ import voxdask as vd
 MODEL = vd.models.CahnHilliard(eps=3.0)
 #: Steps that each method can take; how far a step goes is nothing to its cost.
 STEPS = {"imex": 1.0, "rk4": 1e-3, "rkc2": 1e-3}
+#: What transforms a block of each name: MKL where it is installed, too.
+BLOCKS = {"block": "scipy"} | ({"block, MKL": "mkl_fft"} if find_spec("mkl_fft") else {})
 #: Bytes of a piece of a start that is made as it is read.
 PIECE_BYTES = 1 << 20
 
@@ -103,12 +106,13 @@ def cluster(workers: int) -> Iterator[LocalCluster]:
 
 
 def in_memory(size: int, rounds: int, steps: int) -> dict[str, list[float]]:
-    """The bare transform pair, block, and chunks on threads, in turn."""
+    """The bare transform pair, blocks, and chunks on threads, in turn."""
     ds = start((size,) * 3)
-    found: dict[str, list[float]] = {"pair": [], "block": [], "chunked": []}
+    found: dict[str, list[float]] = {name: [] for name in ("pair", *BLOCKS, "chunked")}
     for _ in range(rounds):
         found["pair"].append(pair_ns(ds))
-        found["block"].append(step_ns(ds, steps))
+        for name, library in BLOCKS.items():
+            found[name].append(step_ns(ds, steps, fft=library))
         # steps of chunks are taken eight at a time, and the first eight are left out
         found["chunked"].append(step_ns(ds, max(steps, 24), chunks=-(-size // (2 * threads()))))
     return found
@@ -133,9 +137,11 @@ def block(
     stepper: str = "imex",
     chunked: bool = False,
     folder: str | None = None,
+    fft: str = "scipy",
 ) -> float:
     """A run that holds the field, frames in memory or in a folder: nanoseconds per voxel and step."""
     ds, options = start(shape), {"chunks": -(-shape[0] // (2 * threads()))} if chunked else {}
+    options["fft"] = fft
     taken = []
     for _ in range(rounds):
         if folder is None:
