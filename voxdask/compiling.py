@@ -26,7 +26,7 @@ from voxdask import backend
 #: What the type of an array's elements is called in C.
 _REALS = {"f": "float", "d": "double"}
 
-_import_lock = threading.Lock()
+_lock = threading.Lock()
 #: How often numba could not read or write what it compiled of a source.
 _failures: dict[str, int] = {}
 _MOST_FAILURES = 2
@@ -43,7 +43,7 @@ def checked(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any])
 
 def load_host(source: str) -> ModuleType:
     """Import generated source from a file of its own, so that numba can cache what it compiles."""
-    return imported(source, _failures.get(source, 0))
+    return _loaded(source)[0]
 
 
 def run_host(source: str, name: str, *values: Any) -> None:
@@ -53,32 +53,39 @@ def run_host(source: str, name: str, *values: Any) -> None:
     on a full disk, the source goes to a temporary directory.
     """
     while True:
-        failures = _failures.get(source, 0)
+        module, failures = _loaded(source)
         try:
-            return getattr(load_host(source), name)(*values)  # type: ignore[no-any-return]
+            return getattr(module, name)(*values)  # type: ignore[no-any-return]
         except (EOFError, OSError, pickle.UnpicklingError):
             if failures == _MOST_FAILURES:
                 raise
-            folder = Path(str(load_host(source).__file__)).parent / "__pycache__"
+            folder = Path(str(module.__file__)).parent / "__pycache__"
             for file in folder.glob(f"kernel_{_digest(source)}*.nb*"):
                 with suppress(OSError):
                     file.unlink()
-            _failures[source] = failures + 1
+            with _lock:
+                _failures[source] = max(_failures.get(source, 0), failures + 1)  # other threads may have come further
+
+
+def _loaded(source: str) -> tuple[ModuleType, int]:
+    """The module of a source, and after how many failures; threads that come at once share it."""
+    with _lock:
+        failures = _failures.get(source, 0)
+        return imported(source, failures), failures
 
 
 @lru_cache(maxsize=512)
 def imported(source: str, failures: int) -> ModuleType:
     """A module of generated source: the one to use after so many failures to keep what is compiled of it."""
     digest = _digest(source)
-    with _import_lock:
-        name = f"kernel_{digest}.py"
-        path = _write_once(temporary_directory(), name, source) if failures == _MOST_FAILURES else _stored(name, source)
-        spec = importlib.util.spec_from_file_location(f"voxdask_kernel_{digest}", path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"cannot import the generated kernel {path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # numba looks the module up by name when it reads its cache
-        spec.loader.exec_module(module)
+    name = f"kernel_{digest}.py"
+    path = _write_once(temporary_directory(), name, source) if failures == _MOST_FAILURES else _stored(name, source)
+    spec = importlib.util.spec_from_file_location(f"voxdask_kernel_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot import the generated kernel {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # numba looks the module up by name when it reads its cache
+    spec.loader.exec_module(module)
     return module
 
 
