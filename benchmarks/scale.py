@@ -8,7 +8,7 @@ Command: `python benchmarks/scale.py --peer-python PATH --folder DISK --output s
 
 | part | question |
 |---|---|
-| block | What does a step cost as a block, chunked, on two processes, beside its transforms and the peer compiled? |
+| block | What does a step cost as a block (with MKL, too), chunked, on two processes, beside transforms and the peer? |
 | spilled | What do 512^3 and 1024^3 voxels under 1 GB cost, beside the disk alone and a block? How much memory? |
 | explicit | What do RK4 and RKC2 cost there, several evaluations in a sweep? |
 | beyond | What do grids cost whose runs take more than the memory that there is? Not by default: 100 GB of disk. |

@@ -7,6 +7,7 @@ import importlib
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import hypothesis
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 
 import voxdask as vd
@@ -40,6 +42,16 @@ hypothesis.settings.load_profile("voxdask")
 # a cluster's processes are forked from one that has imported all of this once; examples start theirs as users do
 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 get_mp_context().set_forkserver_preload(["voxdask"])
+
+
+@contextmanager
+def connected(workers: int = 2, threads: int = 1, *, processes: bool = True) -> Iterator[Client]:
+    """A client of a cluster on this machine, whose workers are there: processes, or threads of this one."""
+    options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": threads, "processes": processes}
+    options |= {"host": "127.0.0.1"} if processes else {}
+    with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
+        client.wait_for_workers(workers, timeout=120)
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -119,15 +119,25 @@ def test_two_fields_of_other_shape() -> None:
         vd.simulate(model, make_ds(), **OK)
 
 
-@pytest.mark.parametrize("kind", ["chunked", "spilled"])
-def test_blocks_of_another_shape_than_their_chunks_say(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [(lambda b: b[:, ::2], r"3, 3, 4"), (lambda b: b[::2], r"2, 5, 4"), (lambda b: b[0], r"5, 4"),
+     (lambda b: np.concatenate([b, b]), r"6, 5, 4")],
+    ids=["columns", "rows", "fewer dims", "twice"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["chunked", "spilled", "coefficient"])
+def test_blocks_of_another_shape_than_their_chunks_say(kind: str, change: Any, shape: str, tmp_path: Path) -> None:
     """As of a function given to map_blocks that crops, or coarsens, and does not say so."""
-    ds = make_ds().chunk(z=3)
-    cropped = ds.c.data.map_blocks(lambda block: block[:, ::2], dtype=ds.c.dtype, meta=np.empty((0, 0, 0)))
-    ds["c"] = ds.c.copy(data=cropped)
-    options: dict[str, Any] = {"memory_limit": THIN} if kind == "spilled" else {}
-    with pytest.raises(ValueError, match=r"of a Dask array are of shape \(\d, 3, 4\), its chunks say \(\d, 5, 4\)"):
-        vd.simulate(MODEL, ds, store=tmp_path / "run.zarr", **OK, **options)
+    c = make_ds().c.chunk(z=3)
+    c = c.copy(data=c.data.map_blocks(change, dtype=c.dtype, meta=np.empty((0, 0, 0))))
+    message = rf"block \(\d, 0, 0\) of '\w+' is of shape \({shape}\), its Dask chunks say \(3, 5, 4\)"
+    with pytest.raises(ValueError, match=message):
+        if kind == "coefficient":
+            vd.simulate(vd.models.ReactionDiffusion(c), make_ds(), **OK)
+        elif kind == "chunked":
+            vd.simulate(MODEL, c.to_dataset(name="c"), **OK)
+        else:
+            vd.simulate(MODEL, c.to_dataset(name="c"), memory_limit=THIN, store=tmp_path / "run.zarr", **OK)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

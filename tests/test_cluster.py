@@ -13,8 +13,8 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import THIN
-from distributed import Client, LocalCluster
+from conftest import THIN, connected
+from distributed import Client
 
 import voxdask as vd
 
@@ -38,14 +38,7 @@ class Exchange(vd.Model):
 @pytest.fixture(scope="module", params=["processes", "threads"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     processes = request.param == "processes"
-    address = {"host": "127.0.0.1"} if processes else {}  # threads talk within the process
-    each = 1 if processes else 3
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=each, processes=processes, dashboard_address="127.0.0.1:0", **address
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with connected(threads=1 if processes else 3, processes=processes) as client:
         yield client
 
 

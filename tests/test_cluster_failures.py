@@ -7,14 +7,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
+from conftest import connected
+from distributed import Client
 
 import voxdask as vd
 from voxdask import chunked_runner
@@ -26,15 +26,6 @@ from voxdask.prepare import prepare
 
 MODEL = vd.models.CahnHilliard(eps=1.5)
 QUIET: dict[str, Any] = {"progress": False}
-
-
-@contextmanager
-def connected() -> Iterator[Client]:
-    """Two workers that are there."""
-    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1"}
-    with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
-        client.wait_for_workers(2, timeout=120)
-        yield client
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from unittest import mock
 
 import dask
 import dask.array as da
-import distributed
 import numpy as np
 import pytest
 import scipy.ndimage
 import xarray as xr
+from conftest import connected
 from hypothesis import given
 from hypothesis import strategies as st
 from images import CUTS, ELECTRODE, cut_up, image, labels_of
@@ -134,8 +134,7 @@ def test_a_tomogram() -> None:
 def test_on_a_cluster() -> None:
     labels = np.random.default_rng(0).random((12, 9, 8)) < 0.4
     expected = vd.clusters(image(labels), periodic=True)
-    options: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0"}
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster, distributed.Client(cluster):
+    with connected(1, 2, processes=False):
         for given_image in (image(labels), image(labels).chunk(5)):
             found = vd.clusters(given_image, periodic=True).compute()
             xr.testing.assert_identical(found, expected)

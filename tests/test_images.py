@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+from conftest import connected
 
 from voxdask import images, sources
 from voxdask.grid import Grid
@@ -126,11 +127,7 @@ def test_threads_read_side_by_side(flavour: Path, volume: np.ndarray) -> None:
 
 @pytest.mark.parametrize("flavour", ["shaped", "zlib-tiles", "folder"], indirect=True)
 def test_distributed_workers_read_by_path(flavour: Path, volume: np.ndarray) -> None:
-    distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-    )
-    with cluster, distributed.Client(cluster):
+    with connected(1, 2, processes=False):
         np.testing.assert_array_equal(open_image(flavour, chunks=2).image.data.compute(), volume)
 
 

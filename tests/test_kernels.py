@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -427,6 +428,18 @@ def test_what_numba_kept_and_was_damaged_is_made_anew(
     compiling._failures.clear()
     assert np.allclose(result(), 5 / 19)
     assert not compiling._failures
+
+
+def test_threads_that_come_at_once_share_a_module(fresh_cache: Callable[[Path], None], tmp_path: Path) -> None:
+    fresh_cache(tmp_path)
+    kernel, start = compile_program(lower((a * sp.Rational(5, 29),), ("rate",), ("x",))), threading.Barrier(8)
+
+    def load(_: int) -> Any:
+        start.wait()
+        return compiling.load_host(kernel.host[0])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(load, range(8)))) == 1
 
 
 def test_a_cache_that_is_full_is_done_without(

@@ -55,7 +55,6 @@ def test_killed_and_resumed_run_has_the_same_bits(tmp_path, tier):
     assert undisturbed.vd.report.tier == tier
     path = str(tmp_path / "killed.zarr")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["voxdask"])
     rng, kills, seen = np.random.default_rng(len(tier)), 0, []
     while kills < KILLS:
         ready = context.Event()

@@ -19,10 +19,10 @@ ROWS = """
     steppers.adaptive steppers.tableau steppers.tsit5 steppers
     recycler ffts halo transforms pencil system tiles passes block deferred rehearsal storage at_hand resident pipeline
     streamed slabs graph chunked
-    prepare evaluate analysis model variation models.factors models.potentials models.legendre
+    inputs prepare evaluate analysis model variation models.factors models.potentials models.legendre
     models.cahn_hilliard models.allen_cahn models.reaction_diffusion models.free_energy
     models.gray_scott models.smoothed_boundary models.multiphase models
-    schedule stability identity places trial forecast report inputs runner local_runner chunked_runner march loop
+    schedule stability identity places trial forecast report runner local_runner chunked_runner march loop
     simulate
     plot studies manufactured verify indicator labels
     segmented configurations surface runs clusters triple bounds

@@ -391,6 +391,18 @@ def test_missing_files_are_named(tmp_path: Path, lost: str) -> None:
         RunStore.open(store.path)
 
 
+def test_a_damaged_state_leaves_the_frames(tmp_path: Path) -> None:
+    store = create(tmp_path / "run.zarr")
+    with store.lock():
+        advance(store)
+    checkpoint = store.checkpoint
+    assert checkpoint is not None
+    (store.path / ".state" / f"slot{checkpoint.slot}" / "B" / "zarr.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.zarr: the state .* another path.*B.zarr\.json is damaged"):
+        RunStore.open(store.path)
+    assert check(store.path) == len(store.frame_times) > 0
+
+
 def test_scratch(tmp_path: Path) -> None:
     store = create(tmp_path / "run.zarr")
     with pytest.raises(RuntimeError, match="lock"):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conduction import image_of, random_labels, reference_tensor, reference_through
+from conftest import connected
 from distributed import Client, LocalCluster
 
 import voxdask as vd
@@ -29,9 +30,7 @@ EXACT: dict[str, Any] = {"dtype": "float64", "tolerance": 1e-11}
 @pytest.fixture(scope="module", params=["processes", "threads"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     processes = request.param == "processes"
-    count, address = (2, {"host": "127.0.0.1"}) if processes else (3, {})
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", **address}
-    with LocalCluster(n_workers=count, processes=processes, **options) as cluster, Client(cluster) as client:
+    with connected(2 if processes else 3, processes=processes) as client:
         yield client
 
 
@@ -186,9 +185,7 @@ def test_a_worker_that_dies(which: int) -> None:
     """Killed as soon as domains are called: the solve begins anew, and its field can still be read."""
     image = image_of(random_labels((160, 100, 100), 7, labels=3))
     here = vd.tortuosity(image, phase=(0, 1), direction="z", dtype="float64", tolerance=1e-9)
-    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1"}
-    with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
-        client.wait_for_workers(2, timeout=120)
+    with connected() as client:
         victim, killed = list(client.run(os.getpid).values())[which], threading.Event()
 
         def solving(dask_scheduler: Any) -> bool:
@@ -222,9 +219,7 @@ def test_the_only_worker_dies_while_it_reads_the_image() -> None:
 
     lazy = image.chunk(8)
     lazy = lazy.copy(data=lazy.data.map_blocks(slow, dtype=lazy.dtype))
-    options: dict[str, Any] = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1"}
-    with LocalCluster(dashboard_address="127.0.0.1:0", **options) as cluster, Client(cluster) as client:
-        client.wait_for_workers(1, timeout=120)
+    with connected(1) as client:
         (victim,) = client.run(os.getpid).values()
 
         def disturb() -> None:

@@ -124,10 +124,7 @@ class ChunkFiles:
         try:
             array = zarr.open_array(str(path), mode="r", zarr_format=3)
         except (AttributeError, LookupError, TypeError, ValueError) as error:  # Zarr looks no further than it must
-            raise ValueError(
-                f"{path / 'zarr.json'} is damaged, it describes no array; frames of the run can still be opened, "
-                f"to go on from the last of them under another path: {error}"
-            ) from error
+            raise ValueError(f"{path / 'zarr.json'} is damaged, it describes no array: {error}") from error
         encoding = array.metadata.to_dict()["chunk_key_encoding"]
         codecs = array.metadata.codecs  # type: ignore[union-attr]  # it is v3
         # A byte order of None is that of one-byte types.

@@ -26,6 +26,7 @@ from voxdask import backend
 #: What the type of an array's elements is called in C.
 _REALS = {"f": "float", "d": "double"}
 
+#: Held while a module is looked up or imported, and a failure counted.
 _lock = threading.Lock()
 #: How often numba could not read or write what it compiled of a source.
 _failures: dict[str, int] = {}

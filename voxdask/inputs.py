@@ -6,6 +6,7 @@ import math
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -41,6 +42,23 @@ def checksum_of(array: Any) -> str:
     return combine({"": [row_checksums(backend.to_host(read(i, i + 1)))[0] for i in range(array.shape[0])]})
 
 
+def looked_at(name: str, array: Any) -> Any:
+    """The array; the blocks of a Dask array, whose shapes Dask takes on trust, are looked at as they are computed."""
+    if not isinstance(array, da.Array):
+        return array
+    return array.map_blocks(partial(_of_its_shape, name, array.chunks), dtype=array.dtype, meta=array._meta)
+
+
+def _of_its_shape(name: str, chunks: tuple[tuple[int, ...], ...], block: Any, block_id: tuple[int, ...] = ()) -> Any:
+    expected = tuple(sizes[i] for sizes, i in zip(chunks, block_id, strict=True))
+    if np.shape(block) != expected:
+        raise ValueError(
+            f"block {block_id} of {name!r} is of shape {np.shape(block)}, its Dask chunks say {expected}; the function "
+            "that makes the blocks must keep their shape, or be given chunks= (see dask.array.map_blocks)"
+        )
+    return block
+
+
 def reader(array: Any, limit: int) -> Callable[[int, int], Any]:
     """Rows of an array of any kind, for any threads, to be read once each in about their order.
 
@@ -54,24 +72,8 @@ def reader(array: Any, limit: int) -> Callable[[int, int], Any]:
     # what was persisted is on a cluster, which is asked for it
     scheduler = None if futures_of(array) else "synchronous"
     if room < 1:
-        return lambda lo, hi: _computed(array, lo, hi, scheduler)
+        return lambda lo, hi: array[lo:hi].compute(scheduler=scheduler)
     return _LazyRows(array, room, scheduler).read_rows
-
-
-def _computed(array: da.Array, lo: int, hi: int, scheduler: str | None) -> Any:
-    """Rows of a Dask array; what they are made of need not have the shape that the array has."""
-    rows = array[lo:hi].compute(scheduler=scheduler)
-    require_shape(lo, rows, (hi - lo, *array.shape[1:]))
-    return rows
-
-
-def require_shape(lo: int, block: Any, expected: tuple[int, ...]) -> None:
-    """ValueError unless rows from `lo` of a Dask array are of the shape that its chunks say."""
-    if np.shape(block) != expected:
-        raise ValueError(
-            f"rows from {lo} of a Dask array are of shape {np.shape(block)}, its chunks say {expected}; "
-            "the function that makes its blocks must keep their shape, or be given chunks= (see dask.array.map_blocks)"
-        )
 
 
 class _LazyRows:
@@ -106,7 +108,7 @@ class _LazyRows:
             return self.kept.pop(i)
         while len(self.kept) >= self.room:
             del self.kept[next(iter(self.kept))]  # nobody has read of it for longest
-        return _computed(self.array, int(self.bounds[i]), int(self.bounds[i + 1]), self.scheduler)
+        return self.array[self.bounds[i] : self.bounds[i + 1]].compute(scheduler=self.scheduler)
 
 
 def look_rows(system: System, lo: int, blocks: Iterable[tuple[str, Any]]) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from voxdask.boundary import Axis
 from voxdask.equation import Equation, Family
 from voxdask.ffts import check_fft
 from voxdask.grid import Grid
+from voxdask.inputs import looked_at
 from voxdask.members import families_of, member_name
 from voxdask.system import Operators, System, discretise
 
@@ -208,7 +209,7 @@ def on_grid(name: str, da_: xr.DataArray, grid: Grid) -> Any:
             f"{name!r} has sizes {dict(da_.sizes)}, but the grid has "
             f"{dict(zip(grid.dims, grid.shape, strict=True))}; every field lives on the same grid"
         )
-    return da_.transpose(*grid.dims).data
+    return da_.copy(data=looked_at(name, da_.data)).transpose(*grid.dims).data
 
 
 def _float_type(name: str, array: Any) -> np.dtype[Any]:

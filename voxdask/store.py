@@ -194,7 +194,7 @@ class RunStore:
         FileNotFoundError
             If nothing is at `path`, or files of a committed frame or of the checkpoint's slot are missing.
         ValueError
-            If what is at `path` isn't a voxdask run.
+            If what is at `path` isn't a voxdask run, or what describes its state is damaged.
         """
         store = cls(path)
         for name, document in store._arrays.items():
@@ -266,12 +266,22 @@ class RunStore:
         return int(self._manifest["rows"])
 
     def slot(self, number: int) -> dict[str, ChunkFiles]:
-        """State arrays by name, in slot 0 or 1. Those of the checkpoint's slot must only be read."""
+        """State arrays by name, in slot 0 or 1. Those of the checkpoint's slot must only be read.
+
+        Raises
+        ------
+        ValueError
+            If `number` is no slot, or what describes an array is damaged.
+        """
         if number not in (0, 1):
             raise ValueError(f"slot {number} is neither 0 nor 1")
         folder = self.path / ".state" / f"slot{number}"
         names = [*_scalars(self._manifest), *self._manifest["state"]]
-        return {name: ChunkFiles.open(folder / name) for name in names}
+        try:
+            return {name: ChunkFiles.open(folder / name) for name in names}
+        except ValueError as error:
+            message = "the state to go on from can't be read; a new run, at another path, can start from the last frame"
+            raise ValueError(f"{self.path}: {message} ({error})") from error
 
     def scratch(self, name: str, shape: Sequence[int], chunks: Sequence[int], dtype: DTypeLike) -> ChunkFiles:
         """Create an array for intermediate results, in place of an older one of that name."""
