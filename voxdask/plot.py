@@ -18,7 +18,7 @@ _COLUMN_INCHES = 2.4
 _SYMBOLS = {"um": "µm", "angstrom": "Å"}
 
 
-class SliceFigure(Figure):
+class ShownFigure(Figure):
     """A figure that notebooks show although pyplot doesn't know it."""
 
     def _repr_png_(self) -> bytes:
@@ -187,7 +187,7 @@ def _canvas(grid: Grid, planes: Sequence[tuple[str, ...]], columns: int) -> Figu
     tall = sum(min(max(lengths[plane[0]] / across, 0.15), 4.0) for plane in planes)
     width = _COLUMN_INCHES * max(columns, 1.3) + 1.2
     height = 0.9 * _COLUMN_INCHES * tall + 0.65 * len(planes) + 0.3
-    return SliceFigure(figsize=(width, height), dpi=120, layout="constrained")
+    return ShownFigure(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def _extent(grid: Grid, dim: str) -> tuple[float, float]:

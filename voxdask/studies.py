@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import least_squares
 
-from voxdask.plot import SliceFigure
+from voxdask.plot import ShownFigure
 
 #: Fewer points than this don't tell a slope from an accident.
 LEAST_REFINEMENTS = 4
@@ -175,7 +175,7 @@ class ErrorSurface:
         Figure
             Which notebooks show; save it with ``savefig``.
         """
-        figure = SliceFigure(figsize=(5.2, 4.0), layout="constrained")
+        figure = ShownFigure(figsize=(5.2, 4.0), layout="constrained")
         axes = figure.add_subplot()
         levels = np.log10(np.array(self.errors))
         mesh = axes.pcolormesh(self.steps, self.spacings, levels, shading="nearest", cmap="viridis")

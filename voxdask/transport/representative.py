@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from voxdask.plot import ShownFigure
 from voxdask.segmented import open_segmented, parse_labels
 from voxdask.transport.result import Table
 from voxdask.transport.scan import Scan
@@ -78,8 +79,8 @@ class RepresentativeVolume(Table):
         return float(whole * (self.error / error) ** (2 / self.exponent))
 
     def plot(self) -> Figure:
-        """Mean and scatter over the size, and every value."""
-        figure = Figure(figsize=(6, 4), layout="constrained")
+        """Mean and scatter over the size, and every value; notebooks show the figure."""
+        figure = ShownFigure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         edge = self.table.voxels.values ** (1 / self._ndim)
         axes.errorbar(edge, self.table["mean"], self.table["scatter"], fmt="o-", capsize=3, label="mean and scatter")
