@@ -49,8 +49,8 @@ SCRIPT = textwrap.dedent(
     ("stepper", "rows", "size", "limit", "times"),
     [
         ("imex", 1536, 256, "48MB", 8),
-        ("rk4", 3072, 128, "24MB", 8),
-        ("tsit5", 3072, 128, "24MB", 8),
+        ("rk4", 3456, 128, "28MB", 8),
+        ("tsit5", 3456, 128, "28MB", 8),
         ("imex", 1536, 256, "200MB", 2),
     ],
 )
