@@ -75,6 +75,26 @@ def test_a_run_survives_dead_workers_bit_for_bit(mortal: Client, stepper: str, t
     assert run.c.values.tobytes() == undisturbed.c.values.tobytes()
 
 
+def test_what_workers_were_sent_survives_them(mortal: Client, tmp_path: Path) -> None:
+    """A coefficient in memory, in slabs of which most are on one worker alone; both are killed in turn."""
+    rng = np.random.default_rng(3)
+    fields = {"c": rng.uniform(0.2, 0.8, (16, 6, 5)), "psi": rng.uniform(0.3, 1.0, (16, 6, 5))}
+    model, ds = vd.models.SmoothedBoundaryDiffusion(0.8), vd.dataset(fields, spacing=0.5)
+    options: dict[str, Any] = {"dt": 0.01, "steps": 12, "save_every": 2, "chunks": 2, **QUIET}
+    undisturbed, frames = vd.simulate(model, ds, store=tmp_path / "undisturbed.zarr", **options).load(), 0
+    first, second = mortal.run(os.getpid).values()
+
+    def disturb(frame: xr.Dataset) -> None:
+        nonlocal frames
+        frames += 1
+        if frames in (2, 4):
+            os.kill(first if frames == 2 else second, signal.SIGKILL)
+
+    run = vd.simulate(model, ds, store=tmp_path / "run.zarr", callbacks=[disturb], **options).load()
+    assert frames == 7 and run.c.values.tobytes() == undisturbed.c.values.tobytes()
+    assert not list(tmp_path.rglob("constant_*"))
+
+
 def test_without_a_store_dead_workers_end_a_run_and_the_message_says_what_helps(mortal: Client) -> None:
     pids = mortal.run(os.getpid).values()
 

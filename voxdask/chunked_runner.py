@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import dask.array as da
+import numpy as np
+
 from voxdask import backend, graph
 from voxdask.chunked import ChunkedFields, ChunkedState, split_arrays
 from voxdask.chunkfiles import ChunkFiles
@@ -37,9 +40,7 @@ class ChunkedRunner:
     def __init__(self, prepared: Prepared, plan: Plan) -> None:
         self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, plan.workers > 0
         self.fields = ChunkedFields(self.system, prepared.operators, plan, {})
-        constants = ChunkedState(self._slabs(prepared.constants))
-        if constants.chunks:
-            self.fields.constants = self.fields.persist(constants)[0].chunks  # once, not in every graph
+        self._hold({n: a for n, a in prepared.constants.items() if not self.distributed or isinstance(a, da.Array)})
         self._tasks_of_batch = 0
         self.state: ChunkedState
         self.history: tuple[ChunkedState, ...] = ()
@@ -57,7 +58,7 @@ class ChunkedRunner:
 
     def start(self, time: float, store: RunStore | None) -> None:
         """Take the caller's fields."""
-        self._require_store(store)
+        self._begin(store)
         started = self.fields.map(start_slab, self.given, time)
         chunks = {name: [self.fields.item(s, name) for s in started] for name in self.system.fields}
         (self.state,) = self.fields.persist(ChunkedState(chunks))
@@ -65,13 +66,13 @@ class ChunkedRunner:
 
     def resume(self, slot: Mapping[str, ChunkFiles], store: RunStore | None, *, history: bool) -> None:
         """Take the state of a checkpoint, and what the stepper carried beside it."""
-        self._require_store(store)
+        self._begin(store)
         self.given = ChunkedState({})
+        self._read(slot, history=history)
+
+    def _read(self, slot: Mapping[str, ChunkFiles], *, history: bool) -> None:
         on_device = any(backend.is_device_array(getattr(a, "_meta", a)) for a in self.prepared.fields.values())
-        chunks = {
-            name: [self.fields.task("read", read_slab, files, lo, hi, on_device) for lo, hi in self.fields.slabs]
-            for name, files in slot.items()
-        }
+        chunks = {name: self._slabs_in(files, on_device) for name, files in slot.items()}
         fields = self.system.fields
         states = [
             ChunkedState({name: chunks[history_name(name, number)] for name in fields})
@@ -123,7 +124,7 @@ class ChunkedRunner:
         if not self.distributed:
             return
         if slot is not None:
-            self.resume(slot, None, history=bool(self.history))
+            self._read(slot, history=bool(self.history))
             self.carried = ()
         elif self.due:
             count, states = 1 + len(self.history), (self.state, *self.history, *self.carried)
@@ -150,9 +151,35 @@ class ChunkedRunner:
         if self.distributed:
             graph.run_everywhere(clear_memory)
 
-    def _require_store(self, store: RunStore | None) -> None:
-        if store is not None and self.distributed:
-            graph.require_everywhere(store.path / ".state")
+    def _begin(self, store: RunStore | None) -> None:
+        """On a cluster see to it that all workers see the store, and have the constants that are in memory here."""
+        if not self.distributed:
+            return
+        constants = {n: a for n, a in self.prepared.constants.items() if not isinstance(a, da.Array)}
+        if store is None:
+            self._hold(constants)
+            return
+        graph.require_everywhere(store.path / ".state")
+        chunks = {}
+        for name, array in constants.items():  # what is sent to a worker goes with it; a file can be read again
+            rows = (self.plan.slab_rows, *array.shape[1:])
+            files = store.scratch(f"constant_{name}", array.shape, rows, self.system.dtype)
+            for lo, hi in self.fields.slabs:
+                block = backend.to_host(array[lo:hi])
+                files.write_rows(lo, np.ascontiguousarray(block, dtype=self.system.dtype))
+            chunks[name] = self._slabs_in(files, backend.is_device_array(array))
+        self._persist_constants(ChunkedState(chunks))
+
+    def _hold(self, constants: Mapping[str, Any]) -> None:
+        """Cut constants into slabs, and send those in memory to the workers of a cluster."""
+        self._persist_constants(ChunkedState(self._slabs(constants)))
+
+    def _persist_constants(self, constants: ChunkedState) -> None:
+        if constants.chunks:
+            self.fields.constants |= self.fields.persist(constants)[0].chunks  # once, not in every graph
+
+    def _slabs_in(self, files: ChunkFiles, on_device: bool) -> list[Any]:
+        return [self.fields.task("read", read_slab, files, lo, hi, on_device) for lo, hi in self.fields.slabs]
 
     def _slabs(self, arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
         dtype = self.system.dtype
@@ -166,7 +193,7 @@ def look_slab(context: Context, lo: int, blocks: Mapping[str, Any]) -> dict[str,
 
 
 def read_slab(files: ChunkFiles, lo: int, hi: int, on_device: bool) -> Any:
-    """Rows of a field of a checkpoint, where those of the start were: on the host, or on a device."""
+    """Rows of a field in files, where those of the caller were: on the host, or on a device."""
     rows = files.read_rows(lo, hi)
     return backend.to_device(rows) if on_device else rows
 
