@@ -73,6 +73,14 @@ def test_equals_the_block(client: Client, stepper: str, mix: str) -> None:
     compare(Exchange(), make_ds(), 1e-12, {"z": 3, "x": 4}, **options)
 
 
+@pytest.mark.parametrize("stepper", ["euler", "rkc1", "rkc2", "etd1", "sbdf2", "tsit5", "adaptiveimex"])
+def test_every_other_stepper_equals_the_block(client: Client, stepper: str) -> None:
+    adaptive = stepper in ("tsit5", "adaptiveimex")
+    options: dict[str, Any] = {"t_end": 2e-3} if adaptive else {"dt": 2e-4, "steps": 3}
+    options |= {"stepper": stepper, "boundary": MIXES["mixed"]}
+    compare(vd.models.CahnHilliard(eps=1.5), make_ds(), 1e-12, **options)
+
+
 def test_float32(client: Client) -> None:
     compare(vd.models.CahnHilliard(eps=1.5), make_ds("float32"), 1e-5, dt=0.1, steps=10, save_every=4)
 
