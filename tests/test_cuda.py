@@ -108,7 +108,7 @@ def source_of(kernel: Kernel | Filter, real: str) -> str:
     return f"typedef {real} real;\n{kernel.device}"
 
 
-#: From Turing to Hopper.
+#: From Turing to Hopper: CUDA 13 compiles for nothing older, such as Volta (7.0).
 ARCHITECTURES = ["compute_75", "compute_80", "compute_86", "compute_89", "compute_90"]
 
 
