@@ -40,7 +40,8 @@ class ChunkedRunner:
     def __init__(self, prepared: Prepared, plan: Plan) -> None:
         self.prepared, self.plan, self.system, self.distributed = prepared, plan, prepared.system, plan.workers > 0
         self.fields = ChunkedFields(self.system, prepared.operators, plan, {})
-        self._hold({n: a for n, a in prepared.constants.items() if not self.distributed or isinstance(a, da.Array)})
+        given = prepared.constants.items()
+        self._hold(self._slabs({n: a for n, a in given if not self.distributed or isinstance(a, da.Array)}))
         self._tasks_of_batch = 0
         self.state: ChunkedState
         self.history: tuple[ChunkedState, ...] = ()
@@ -157,7 +158,7 @@ class ChunkedRunner:
             return
         constants = {n: a for n, a in self.prepared.constants.items() if not isinstance(a, da.Array)}
         if store is None:
-            self._hold(constants)
+            self._hold(self._slabs(constants))
             return
         graph.require_everywhere(store.path / ".state")
         chunks = {}
@@ -168,15 +169,12 @@ class ChunkedRunner:
                 block = backend.to_host(array[lo:hi])
                 files.write_rows(lo, np.ascontiguousarray(block, dtype=self.system.dtype))
             chunks[name] = self._slabs_in(files, backend.is_device_array(array))
-        self._persist_constants(ChunkedState(chunks))
+        self._hold(chunks)
 
-    def _hold(self, constants: Mapping[str, Any]) -> None:
-        """Cut constants into slabs, and send those in memory to the workers of a cluster."""
-        self._persist_constants(ChunkedState(self._slabs(constants)))
-
-    def _persist_constants(self, constants: ChunkedState) -> None:
-        if constants.chunks:
-            self.fields.constants |= self.fields.persist(constants)[0].chunks  # once, not in every graph
+    def _hold(self, constants: Mapping[str, list[Any]]) -> None:
+        """Make slabs of constants once, not in every graph."""
+        if constants:
+            self.fields.constants |= self.fields.persist(ChunkedState(dict(constants)))[0].chunks
 
     def _slabs_in(self, files: ChunkFiles, on_device: bool) -> list[Any]:
         return [self.fields.task("read", read_slab, files, lo, hi, on_device) for lo, hi in self.fields.slabs]
