@@ -30,11 +30,11 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import probes
+from figures import Figure, summary
 from probes import apart, threads
 
 #: Least limit under which a spilled run is asked for: what does not grow with the grid takes most of it.
@@ -43,54 +43,32 @@ LEAST_LIMIT = 40_000_000
 SPILLED_STEPS = 9
 
 
-@dataclass(frozen=True)
-class Row:
-    """A figure, and what it should be; without a target it is for the record."""
-
-    part: str
-    what: str
-    value: float
-    unit: str = ""
-    target: float | None = None
-    least: bool = False
-
-    @property
-    def verdict(self) -> str:
-        if self.target is None:
-            return ""
-        return "pass" if (self.value >= self.target if self.least else self.value <= self.target) else "FAIL"
-
-    def __str__(self) -> str:
-        bound = "" if self.target is None else f"{'>=' if self.least else '<='} {self.target:.4g} {self.unit}"
-        return f"{self.part:9} {self.what:62} {self.value:10.4g} {self.unit:5} {bound:18} {self.verdict}"
+Figures = Iterator[Figure]
 
 
-Rows = Iterator[Row]
-
-
-def block(options: argparse.Namespace) -> Rows:
+def block(options: argparse.Namespace) -> Figures:
     """Tiers that hold the field, beside the bare transforms and the peer."""
     n, asked = options.size, (options.size, options.rounds, options.steps)
     alone, beside = apart(probes.in_memory, *asked), apart(probes.beside_processes, *asked)
     for name, each in {**beside, **alone}.items():
-        yield Row("block", f"{name}, {n}^3", statistics.median(each), "ns")
+        yield Figure("block", f"{name}, {n}^3", statistics.median(each), "ns")
     for name, under, found, most in (
         ("block", "pair", alone, 1.1), ("chunked", "block", alone, 1.25), ("distributed", "block", beside, 2.0)
     ):  # fmt: skip
-        yield Row("block", f"{name} / {under}, {n}^3", ratio(found[name], found[under]), "x", most)
+        yield Figure("block", f"{name} / {under}, {n}^3", ratio(found[name], found[under]), "x", most)
     if compiled := peer(options, "compile"):
-        yield Row("block", f"peer compiled, {n}^3", compiled, "ns")
+        yield Figure("block", f"peer compiled, {n}^3", compiled, "ns")
         for name, library in probes.BLOCKS.items():
             again = [*alone[name], apart(probes.block, (n,) * 3, options.rounds, options.steps, fft=library)]
             faster = compiled / statistics.median(again)
-            yield Row("block", f"times that the peer compiled takes, {name}, {n}^3", faster, "x", 3.5, least=True)
+            yield Figure("block", f"times that the peer compiled takes, {name}, {n}^3", faster, "x", 3.5, least=True)
 
 
-def spilled(options: argparse.Namespace) -> Rows:
+def spilled(options: argparse.Namespace) -> Figures:
     """Twice and four times the size under a limit."""
     eager = peer(options, "eager")
     if eager:
-        yield Row("spilled", f"peer eager, {options.size}^3", eager, "ns")
+        yield Figure("spilled", f"peer eager, {options.size}^3", eager, "ns")
     limit = limit_of(options)
     for n in (2 * options.size, 4 * options.size):
         held = (n if probes.fits(n, frames=0) else n // 2, n, n)  # if not the cube, half of it: most lines are as long
@@ -98,27 +76,27 @@ def spilled(options: argparse.Namespace) -> Rows:
         for _ in range(options.rounds_large):
             blocks.append(apart(probes.block, held, 1, SPILLED_STEPS, folder=options.folder))
             rounds.append(apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder))
-        yield Row("spilled", f"block, {held[0]} x {n}^2", statistics.median(blocks), "ns")
+        yield Figure("spilled", f"block, {held[0]} x {n}^2", statistics.median(blocks), "ns")
         name, ns = f"{n}^3 under {limit / 1e6:.0f} MB", statistics.median(r["ns"] for r in rounds)
-        yield Row("spilled", f"step, {name}", ns, "ns")
-        yield Row("spilled", f"the disk alone, {name}", statistics.median(r["bare_ns"] for r in rounds), "ns")
+        yield Figure("spilled", f"step, {name}", ns, "ns")
+        yield Figure("spilled", f"the disk alone, {name}", statistics.median(r["bare_ns"] for r in rounds), "ns")
         floors = [max(r["bare_ns"], held_ns) for r, held_ns in zip(rounds, blocks, strict=True)]
         over = ratio([r["ns"] for r in rounds], floors)
-        yield Row("spilled", f"step / the larger of disk and block, {name}", over, "x", 1.5)
+        yield Figure("spilled", f"step / the larger of disk and block, {name}", over, "x", 1.5)
         if eager:
-            yield Row("spilled", f"step / peer eager at {options.size}^3, {name}", ns / eager, "x", 1.0)
+            yield Figure("spilled", f"step / peer eager at {options.size}^3, {name}", ns / eager, "x", 1.0)
         yield from memory("spilled", name, rounds, limit)
 
 
-def memory(part: str, name: str, rounds: list[dict[str, float]], limit: int) -> Rows:
+def memory(part: str, name: str, rounds: list[dict[str, float]], limit: int) -> Figures:
     """Peaks above the base, as the system and as a look 50 times a second have it."""
     for kind in ("resident", "anonymous"):
-        yield Row(part, f"peak {kind}, {name}", max(r[kind] for r in rounds) / 1e6, "MB", limit / 1e6)
+        yield Figure(part, f"peak {kind}, {name}", max(r[kind] for r in rounds) / 1e6, "MB", limit / 1e6)
     worst = max(max(r["resident"], r["anonymous"]) / r["projected"] for r in rounds)
-    yield Row(part, f"peak / projected, {name}", worst, "x", 1.0)
+    yield Figure(part, f"peak / projected, {name}", worst, "x", 1.0)
 
 
-def explicit(options: argparse.Namespace) -> Rows:
+def explicit(options: argparse.Namespace) -> Figures:
     """Methods of several stages, several of them in a sweep."""
     n = 2 * options.size
     limit = limit_of(options)
@@ -130,26 +108,26 @@ def explicit(options: argparse.Namespace) -> Rows:
             runs.append(apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder, stepper))
         name = f"{stepper}, {n}^3 under {limit / 1e6:.0f} MB"
         where = f"{at}^3" if at == n else f"{at}^3, as {n}^3 does not fit"
-        yield Row("explicit", f"block, {stepper}, {where}", statistics.median(beside), "ns")
-        yield Row("explicit", f"step, {name}", statistics.median(r["ns"] for r in runs), "ns")
-        yield Row("explicit", f"evaluations in a sweep, {name}", runs[0]["depth"])
-        yield Row("explicit", f"step / block, {name}", ratio([r["ns"] for r in runs], beside), "x", 1.3)
+        yield Figure("explicit", f"block, {stepper}, {where}", statistics.median(beside), "ns")
+        yield Figure("explicit", f"step, {name}", statistics.median(r["ns"] for r in runs), "ns")
+        yield Figure("explicit", f"evaluations in a sweep, {name}", runs[0]["depth"])
+        yield Figure("explicit", f"step / block, {name}", ratio([r["ns"] for r in runs], beside), "x", 1.3)
         yield from memory("explicit", name, runs, limit)
 
 
-def beyond(options: argparse.Namespace) -> Rows:
+def beyond(options: argparse.Namespace) -> Figures:
     """Four and six times the size under limits that a machine may have."""
     for times, share in ((4, 4), (4, 8), (6, 8)):
         n, limit = times * options.size, limit_of(options, share)
         found = apart(probes.spilled, n, SPILLED_STEPS, limit, options.folder)
         name = f"{n}^3 under {limit / 1e6:.0f} MB"
-        yield Row("beyond", f"step, {name}", found["ns"], "ns")
-        yield Row("beyond", f"the disk alone, {name}", found["bare_ns"], "ns")
-        yield Row("beyond", f"foreseen / measured time, {name}", found["foreseen_ns"] / found["ns"], "x")
+        yield Figure("beyond", f"step, {name}", found["ns"], "ns")
+        yield Figure("beyond", f"the disk alone, {name}", found["bare_ns"], "ns")
+        yield Figure("beyond", f"foreseen / measured time, {name}", found["foreseen_ns"] / found["ns"], "x")
         yield from memory("beyond", name, [found], limit)
 
 
-def growth(options: argparse.Namespace) -> Rows:
+def growth(options: argparse.Namespace) -> Figures:
     """The cost of a voxel as there are more of them, tier by tier."""
     sizes = [options.size // 2, options.size, 2 * options.size, 4 * options.size]
 
@@ -164,12 +142,12 @@ def growth(options: argparse.Namespace) -> Rows:
     for tier, copies in (("block", 1), ("chunked", 4), ("spilled", 0)):
         each = {n: run(tier, n) for n in sizes if tier == "spilled" or probes.fits(n, copies)}
         for n, ns in each.items():
-            yield Row("growth", f"{tier}, {n}^3", ns, "ns")
+            yield Figure("growth", f"{tier}, {n}^3", ns, "ns")
         largest = max(each.values()) / each[sizes[0]]
-        yield Row("growth", f"{tier}, the dearest of {', '.join(map(str, each))} / {sizes[0]}", largest, "x", 1.3)
+        yield Figure("growth", f"{tier}, the dearest of {', '.join(map(str, each))} / {sizes[0]}", largest, "x", 1.3)
 
 
-def long(options: argparse.Namespace) -> Rows:
+def long(options: argparse.Namespace) -> Figures:
     """Many steps of a small run."""
     n = max(options.size // 8, 8)
     for name, workers in (("threads", 0), ("processes", 2)):
@@ -177,17 +155,17 @@ def long(options: argparse.Namespace) -> Rows:
         seconds, resident, tasks = found["seconds"], found["resident"], found["tasks"]
         what = f"{options.long_steps} steps of {n}^3 on {name}"
         for at in (0, 4, 9):
-            yield Row("long", f"resident at {10 * (at + 1)} %, {what}", resident[at] / 1e6, "MB")
-        yield Row("long", f"resident, 100 % / 10 %, {what}", resident[-1] / resident[0], "x", 1.05)
-        yield Row("long", f"resident, 100 % / 50 %, {what}", resident[-1] / resident[4], "x")
-        yield Row("long", f"a step, first tenth, {what}", seconds[0] / (options.long_steps // 10) * 1e3, "ms")
-        yield Row("long", f"time, last tenth / first, {what}", seconds[-1] / seconds[0], "x", 1.1)
+            yield Figure("long", f"resident at {10 * (at + 1)} %, {what}", resident[at] / 1e6, "MB")
+        yield Figure("long", f"resident, 100 % / 10 %, {what}", resident[-1] / resident[0], "x", 1.05)
+        yield Figure("long", f"resident, 100 % / 50 %, {what}", resident[-1] / resident[4], "x")
+        yield Figure("long", f"a step, first tenth, {what}", seconds[0] / (options.long_steps // 10) * 1e3, "ms")
+        yield Figure("long", f"time, last tenth / first, {what}", seconds[-1] / seconds[0], "x", 1.1)
         if workers:
-            yield Row("long", f"most tasks that the scheduler held, {what}", max(tasks))
-            yield Row("long", f"tasks, second half / first, {what}", max(tasks[5:]) / max(tasks[:5]), "x", 1.2)
+            yield Figure("long", f"most tasks that the scheduler held, {what}", max(tasks))
+            yield Figure("long", f"tasks, second half / first, {what}", max(tasks[5:]) / max(tasks[:5]), "x", 1.2)
 
 
-def plan(options: argparse.Namespace) -> Rows:
+def plan(options: argparse.Namespace) -> Figures:
     """Time within 30 %, bytes never exceeded."""
     limit = limit_of(options, 1 / 4)
     for tier in ("block", "chunked", "spilled"):
@@ -196,15 +174,15 @@ def plan(options: argparse.Namespace) -> Rows:
             runs = [
                 apart(probes.foreseen, n, 4, tier, limit, options.folder, stepper) for _ in range(options.rounds_large)
             ]
-            yield Row("plan", f"step, {tier}, {stepper}, {n}^3", statistics.median(r["ns"] for r in runs), "ns")
+            yield Figure("plan", f"step, {tier}, {stepper}, {n}^3", statistics.median(r["ns"] for r in runs), "ns")
             off = statistics.median(r["foreseen_ns"] / r["ns"] for r in runs)
-            yield Row("plan", f"foreseen / measured time, {tier}, {stepper}, {n}^3", off, "x")
-            yield Row("plan", f"off by, {tier}, {stepper}, {n}^3", abs(off - 1), "x", 0.3)
+            yield Figure("plan", f"foreseen / measured time, {tier}, {stepper}, {n}^3", off, "x")
+            yield Figure("plan", f"off by, {tier}, {stepper}, {n}^3", abs(off - 1), "x", 0.3)
             worst = max(r["bytes"] / r["foreseen_bytes"] for r in runs)
-            yield Row("plan", f"measured / foreseen bytes, {tier}, {stepper}, {n}^3", worst, "x", 1.0)
+            yield Figure("plan", f"measured / foreseen bytes, {tier}, {stepper}, {n}^3", worst, "x", 1.0)
 
 
-def scaling(options: argparse.Namespace) -> Rows:
+def scaling(options: argparse.Namespace) -> Figures:
     """One and two threads, one and two processes: the same grid, and one that grows with them."""
     n, most = options.size, threads()
     run: dict[str, Callable[[tuple[int, ...], int], float]] = {
@@ -214,13 +192,13 @@ def scaling(options: argparse.Namespace) -> Rows:
     }
     for name, each in run.items():
         one, half, all_of_them = each((n, n, n), 1), each((n // most, n, n), 1), each((n, n, n), most)
-        yield Row("scaling", f"{name}, 1 of them, {n}^3", one, "ns")
-        yield Row("scaling", f"{name}, {most} of them, {n}^3", all_of_them, "ns")
-        yield Row("scaling", f"{name}, strong: efficiency of {most}, {n}^3", one / (most * all_of_them))
-        yield Row("scaling", f"{name}, weak: efficiency of {most}, {n}^3", half / (most * all_of_them))
+        yield Figure("scaling", f"{name}, 1 of them, {n}^3", one, "ns")
+        yield Figure("scaling", f"{name}, {most} of them, {n}^3", all_of_them, "ns")
+        yield Figure("scaling", f"{name}, strong: efficiency of {most}, {n}^3", one / (most * all_of_them))
+        yield Figure("scaling", f"{name}, weak: efficiency of {most}, {n}^3", half / (most * all_of_them))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     part.__name__: part for part in (block, spilled, explicit, beyond, growth, long, plan, scaling)
 }
 #: Parts that are run if none is asked for.
@@ -248,11 +226,11 @@ def peer(options: argparse.Namespace, mode: str) -> float:
     return float(json.loads(result.stdout.splitlines()[-1])["ns_per_voxel"])
 
 
-def main(argv: list[str] | None = None) -> list[Row]:
+def main(argv: list[str] | None = None) -> list[Figure]:
     """Run the parts that are asked for; print a table as it grows, write JSON."""
-    summary, _, rest = (__doc__ or "").partition("\n")
+    question, _, rest = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=question, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=DEFAULT, help="default: all but beyond")
     parser.add_argument("--size", type=int, default=256, help="voxels along an axis that stand for 256")
@@ -264,19 +242,18 @@ def main(argv: list[str] | None = None) -> list[Row]:
     parser.add_argument("--peer-python", help="a Python that has evoxels and torch")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args(argv)
-    rows: list[Row] = []
+    found: list[Figure] = []
     for name in options.only:
-        for row in PARTS[name](options):
-            rows.append(row)
-            print(row, flush=True)
-    failed = [row for row in rows if row.verdict == "FAIL"]
-    print(f"\n{sum(row.verdict == 'pass' for row in rows)} targets met, {len(failed)} missed")
+        for figure in PARTS[name](options):
+            found.append(figure)
+            print(figure, flush=True)
+    print(f"\n{summary(found)}")
     if options.output:
         about = {"machine": platform.machine(), "threads": threads(), "size": options.size, "limit": limit_of(options)}
         libraries = {name: version(name) for name in ("voxdask", "numpy", "scipy", "numba", "dask")}
-        figures = [{**asdict(row), "verdict": row.verdict} for row in rows]
-        options.output.write_text(json.dumps({**about, **libraries, "rows": figures}, indent=1) + "\n")
-    return rows
+        rows = [figure.as_json() for figure in found]
+        options.output.write_text(json.dumps({**about, **libraries, "rows": rows}, indent=1) + "\n")
+    return found
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from voxdask import backend
 
 TINY = ["--size", "20", "--check-size", "8", "--steps", "2", "--rounds", "1", "--copy-bytes", "4096"]
+#: Ghost layers and numbers take more than so small a field.
+TINY += ["--over-pool", "0.2"]
 
 
 @pytest.fixture
@@ -36,9 +39,32 @@ def test_every_part_runs(benchmark: ModuleType, gpu: Any, tmp_path: Path, capsys
     assert {figures["tier"] for figures in found["steps"].values()} == {"block"}
     assert all(figures["bytes_per_voxel"] > 0 for figures in found["steps"].values())
     assert set(found["streamed"]) == {"euler", "imex", "rk4"}
+    assert {figures["tier"] for figures in found["streamed"].values()} == {"streamed"}
+    assert {figures["pool"] for figures in found["streamed"].values()} == {5 * 4 * 20**3}
+    verdicts = {(figure["part"], figure["what"].split(",")[0]): figure["verdict"] for figure in found["targets"]}
+    assert verdicts["steps", "memory"] == "pass"  # never more bytes than foreseen
+    assert verdicts["peer", "evoxels compiled / voxdask"] == ""  # which is not installed
+    assert all(verdicts["streamed", stepper] for stepper in ("euler", "imex", "rk4"))
     assert found["transport"]["wrong"] == 0 and found["transport"]["tortuosity on the gpu"]["bytes_per_voxel"] > 0
     for title in ("card", "largest error", "right-hand side", "ns/voxel/step", "streamed", "evoxels"):
         assert title in printed
+
+
+def test_targets_are_met_or_missed(benchmark: ModuleType) -> None:
+    step = {"ns": 0.2, "bytes_per_voxel": 20.5, "of_foreseen": 0.9}
+    results = {
+        "steps": {"Cahn-Hilliard, imex, 512, float32": step, "another": {"failed": "no room"}},
+        "kernels": {"Cahn-Hilliard, float32": {"of_copy": 0.75}},
+        "streamed": {"imex": {"of_bus": 0.85}, "euler": {"of_bus": 0.75}, "rk4": {"failed": "no room"}},
+        "peer": {"compile, 512": {"ns_per_voxel": 0.7}},
+    }
+    found = benchmark.targets(argparse.Namespace(size=512, over_pool=4.0), results)
+    assert [(round(figure.value, 3), figure.verdict) for figure in found[:-1]] == [
+        (3.5, "pass"), (20.5, "FAIL"), (0.75, "pass"), (0.9, "pass"), (0.75, "FAIL"), (0.85, "pass"),
+    ]  # fmt: skip
+    assert (found[-1].verdict, found[-1].as_json()["value"]) == ("", None)
+    assert benchmark.summary(found) == "4 targets met, 2 missed, 1 not measured"
+    assert "4 x the pool" in str(found[-1])
 
 
 def test_a_part_that_fails_does_not_stop_the_rest(
