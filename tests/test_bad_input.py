@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask.array as da
@@ -22,6 +23,7 @@ import xarray as xr
 from conftest import THICK, THIN
 
 import voxdask as vd
+from voxdask import places
 from voxdask.chunkfiles import ChunkFiles
 
 MODEL = vd.models.CahnHilliard()
@@ -321,6 +323,26 @@ def test_a_disk_without_room_for_scratch(small_disk: Path) -> None:
     assert _mount("-o", "remount,size=64m", str(small_disk))
     run = vd.simulate(MODEL, ds, store=path, **options)
     assert run.sizes["time"] == 2 and vd.Report.of(run.attrs).steps == 2
+
+
+def test_a_run_that_goes_on_without_room_for_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so before it begins: its spectra went when it last ended. What is done needs no room."""
+    ds, path = make_ds((24, 40, 40)), tmp_path / "run.zarr"
+    options: dict[str, Any] = {"dt": 0.1, "memory_limit": THICK, "progress": False, "store": path}
+    needed = vd.plan(MODEL, ds, memory_limit=THICK, store=path, measure=False).disk_bytes
+    vd.simulate(MODEL, ds, steps=2, **options)
+    free = [0]
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    finished = vd.simulate(MODEL, ds, steps=2, **options)
+    assert vd.Report.of(finished.attrs).steps == 0
+    with pytest.raises(OSError, match=r"needs .* of disk beside frames, and 0 B are free: .*run\.zarr") as caught:
+        vd.simulate(MODEL, ds, steps=4, **options)
+    assert caught.value.errno == errno.ENOSPC
+    assert xr.open_zarr(path).sizes["time"] == 2
+    free[0] = needed - 2 * ds.c.nbytes  # both states of a checkpoint are there
+    resumed = vd.simulate(MODEL, ds, steps=4, **options)
+    whole = vd.simulate(MODEL, ds, steps=4, dt=0.1, save_at=[0.2, 0.4], progress=False)
+    np.testing.assert_allclose(resumed.c[-1], whole.c[-1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(

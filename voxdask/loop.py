@@ -19,6 +19,7 @@ from voxdask.control import Memory
 from voxdask.inputs import checksum_of
 from voxdask.local_runner import LocalRunner
 from voxdask.march import March
+from voxdask.places import require_disk
 from voxdask.planning import has_room_for_chunks, with_chunks
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared, empty_frames, wrap
@@ -101,6 +102,8 @@ class Loop:
                 there.check_identity(identity, whole=False)
                 self.plan = planned_for(there, self.plan)
                 stack.enter_context(there.lock())
+            else:
+                require_disk(self.plan, path)
             runner = make_runner(self.prepared, self.plan)
             coefficients = {name: checksum_of(array) for name, array in self.prepared.constants.items()}
             checksums = {"coefficients": coefficients, "checksum of the fields at the start": runner.examine()}
@@ -114,10 +117,13 @@ class Loop:
             stack.callback(store.clear_scratch)
             stack.callback(runner.close)  # first of all: its threads may still write
             checkpoint, watch = store.checkpoint, Stopwatch()
-            if checkpoint is None:
-                runner.start(identity["start_time"], store)
             if checkpoint is None or not self._done(store, checkpoint):
-                if checkpoint is not None:
+                if there is not None:
+                    store.clear_scratch()  # of a process that was killed
+                    require_disk(self.plan, path, store.state_bytes())
+                if checkpoint is None:
+                    runner.start(identity["start_time"], store)
+                else:
                     runner.resume(store.slot(checkpoint.slot), store, history=checkpoint.step > 0)
                 watch = self.march.run(runner, checkpoint, _InStore(self, runner, store), self.progress)
         return store.dataset().assign_attrs(report=self._report(watch, memory).as_json())

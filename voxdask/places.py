@@ -45,14 +45,12 @@ def folder_of(store: str | os.PathLike[str] | None) -> Path:
     return there
 
 
-def require_disk(plan: Plan, path: str) -> None:
-    """OSError if the disk has no room for what a new spilled run needs, before anything is done."""
-    if os.path.exists(path):
-        return  # of a run that goes on, files are there already
-    free = shutil.disk_usage(folder_of(path)).free
-    if plan.disk_bytes > free:
+def require_disk(plan: Plan, path: str | os.PathLike[str], held: int = 0) -> None:
+    """OSError if the disk has no room for what a spilled run needs, beyond the bytes that it holds there already."""
+    needed, free = plan.disk_bytes - held, shutil.disk_usage(folder_of(path)).free
+    if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"the run needs {format_bytes(plan.disk_bytes)} of disk beside frames, and {format_bytes(free)} are free",
-            path,
+            f"the run needs {format_bytes(needed)} of disk beside frames, and {format_bytes(free)} are free",
+            os.fspath(path),
         )

@@ -25,7 +25,7 @@ from voxdask.identity import as_text, description, start_of
 from voxdask.loop import Callback, Loop, planned_for
 from voxdask.lowering import inlined
 from voxdask.march import AdaptiveMarch, FixedMarch, March
-from voxdask.places import folder_of, require_disk, store_path
+from voxdask.places import folder_of, store_path
 from voxdask.planning import make_plan, plan_in_memory
 from voxdask.plans import Plan
 from voxdask.prepare import Prepared, prepare
@@ -165,8 +165,6 @@ def simulate(
             f"the run spills to disk ({plan.reason}): give store=PATH for it, on a disk that has "
             f"{format_bytes(plan.disk_bytes)} free, or a larger memory_limit"
         )
-    if plan.tier == "spilled":
-        require_disk(plan, store_path(store))
     if isinstance(march, FixedMarch):
         warn_if_unstable(prepared, method, march.schedule.dt, start)
     made = description(model, prepared, method, dt)

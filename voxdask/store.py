@@ -283,6 +283,11 @@ class RunStore:
             message = "the state to go on from can't be read; a new run, at another path, can start from the last frame"
             raise ValueError(f"{self.path}: {message} ({error})") from error
 
+    def state_bytes(self) -> int:
+        """Bytes that both slots take of the disk."""
+        files = (file for number in (0, 1) for file in (self.path / ".state" / f"slot{number}").rglob("*"))
+        return sum(file.stat().st_blocks * 512 for file in files)
+
     def scratch(self, name: str, shape: Sequence[int], chunks: Sequence[int], dtype: DTypeLike) -> ChunkFiles:
         """Create an array for intermediate results, in place of an older one of that name."""
         _check_names([name])
