@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import scipy.fft
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 
 import voxdask as vd
 
@@ -33,6 +33,8 @@ MODEL = vd.models.CahnHilliard(eps=3.0)
 STEPS = {"imex": 1.0, "rk4": 1e-3, "rkc2": 1e-3}
 #: What transforms a block of each name: MKL where it is installed, too.
 BLOCKS = {"block": "scipy"} | ({"block, MKL": "mkl_fft"} if find_spec("mkl_fft") else {})
+#: Grids whose runs leave compiled what larger ones take, in few evaluations of a sweep and in many.
+WARM = ((64, 48, 48), (1024, 64, 64))
 #: Bytes of a piece of a start that is made as it is read.
 PIECE_BYTES = 1 << 20
 
@@ -133,6 +135,20 @@ def beside_processes(size: int, rounds: int, steps: int, workers: int = 2) -> di
     return found
 
 
+def link(size: int, times: int) -> float:
+    """Bytes in a second from one worker to another: arrays of so many bytes, one after the other."""
+    taken = []
+    with cluster(2) as processes, Client(processes) as client:
+        here, there = client.scheduler_info()["workers"]
+        for seed in range(times + 1):
+            made = client.submit(np.full, size // 8, float(seed), workers=here)
+            wait(made)
+            began = time.perf_counter()
+            client.submit(np.size, made, workers=there).result()
+            taken.append(time.perf_counter() - began)
+    return size / statistics.median(taken[1:])
+
+
 def block(
     shape: Sequence[int],
     rounds: int,
@@ -201,7 +217,7 @@ def spilled(size: int, steps: int, limit: int, folder: str, stepper: str = "imex
     """A spilled run beside the bare disk, with its memory once kernels are there, and what was foreseen."""
     shape, place = (size,) * 3, {"dir": folder, "prefix": "voxdask-scale-"}
     ds = lazy_start(shape)
-    for small in (start((64, 48, 48)), start((1024, 64, 64))):  # in few evaluations of a sweep, and in many
+    for small in map(start, WARM):
         with tempfile.TemporaryDirectory(**place) as warm:
             least = vd.plan(MODEL, small, stepper=stepper, measure=False).memory_bytes - 1
             step_ns(small, 9, stepper, memory_limit=least, store=f"{warm}/run.zarr")

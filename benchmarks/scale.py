@@ -56,6 +56,8 @@ def block(options: argparse.Namespace) -> Figures:
         ("block", "pair", alone, 1.1), ("chunked", "block", alone, 1.25), ("distributed", "block", beside, 2.0)
     ):  # fmt: skip
         yield Figure("block", f"{name} / {under}, {n}^3", ratio(found[name], found[under]), "x", most)
+    sent = apart(probes.link, 8 * n**3, options.rounds) / 1e9
+    yield Figure("block", f"from worker to worker, arrays of {8 * n**3 / 1e6:.0f} MB", sent, "GB/s")
     if compiled := peer(options, "compile"):
         yield Figure("block", f"peer compiled, {n}^3", compiled, "ns")
         for name, library in probes.BLOCKS.items():

@@ -139,11 +139,14 @@ def check(measured: Path) -> Iterator[str]:
     """The model with rates that were measured at the smallest size, beside what was measured at others."""
     found = json.loads(measured.read_text(encoding="utf-8"))
     size, rows = found["size"], {row["what"]: row["value"] for row in found["rows"]}
+    network = next((1e9 * rate for what, rate in rows.items() if what.startswith("from worker to worker")), math.inf)
     here = Machine("here", 1, rows[f"block, {size}^3"] / (1 + TRANSFORMS * (math.log2(size**3) / 24 - 1)))
     yield "| point | measured, ns | model, ns | model / measured |"
     yield "|---|---|---|---|"
     for n in (size // 2, size, 2 * size, 4 * size):
-        foreseen = {f"block, {n}^3": block(n, here)}
+        # two processes on the cores of one block: each half as fast
+        processes = replace(here, workers=2, ns=2 * here.ns, network=network)
+        foreseen = {f"block, {n}^3": block(n, here), f"distributed, {n}^3": chunked(n, processes)}
         for name in rows:
             if name.startswith(f"the disk alone, {n}^3"):
                 limited = replace(here, disk=1.0, memory=found["limit"] / PLANNED)
