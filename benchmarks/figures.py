@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,18 +34,17 @@ class Figure:
     @property
     def verdict(self) -> str:
         """Whether the target is met; nothing without one, or without a figure."""
-        if self.target is None or self.value != self.value:
+        if self.target is None or math.isnan(self.value):
             return ""
         return "pass" if (self.value >= self.target if self.least else self.value <= self.target) else "FAIL"
 
     def as_json(self) -> dict[str, Any]:
         """The figure and its verdict, by name; what JSON has no number for is None."""
-        value = self.value if self.value == self.value else None
-        return {**asdict(self), "value": value, "verdict": self.verdict}
+        return {**asdict(self), "value": None if math.isnan(self.value) else self.value, "verdict": self.verdict}
 
     def __str__(self) -> str:
         bound = "" if self.target is None else f"{'>=' if self.least else '<='} {self.target:.4g} {self.unit}"
-        value = f"{self.value:10.4g}" if self.value == self.value else f"{'-':>10}"
+        value = f"{'-':>10}" if math.isnan(self.value) else f"{self.value:10.4g}"
         return f"{self.part:9} {self.what:62} {value} {self.unit:5} {bound:18} {self.verdict}".rstrip()
 
 

@@ -2,8 +2,8 @@
 
 Physics: every model of voxdask, periodic, one explicit Euler step and, where it has one, one IMEX step; effective
 properties of a porous medium (`gpu_transport.py`).
-Cost: about ten minutes at the default size on a card with 16 GB; twice the field's size in host memory,
-and for tortuosity, which it solves on the CPU as well, some 25 bytes per voxel and a minute.
+Cost: by estimate ten minutes at the default size on a card with 16 GB; 5 GB of host memory, and for tortuosity, which
+it solves on the CPU as well, some 25 bytes per voxel and a minute.
 Command: ``python benchmarks/gpu.py [--size 512] [--output gpu.json]``; with ``--peer-python PATH`` evoxels runs on the
 same card, from an environment of its own that has torch for CUDA.
 
@@ -73,6 +73,12 @@ def start(model: vd.Model, size: int, dtype: str) -> xr.Dataset:
 
 def on_gpu(ds: xr.Dataset) -> xr.Dataset:
     return ds.map(lambda field: field.copy(data=backend.to_device(field.values)), keep_attrs=True)
+
+
+def _free() -> None:
+    """Give up what CuPy keeps: plans of transforms, each with its workspace, and memory that was freed."""
+    backend.cupy.fft.config.clear_plan_cache()
+    backend.cupy.get_default_memory_pool().free_all_blocks()
 
 
 def seconds(function: Callable[[], Any], rounds: int) -> float:
@@ -172,7 +178,7 @@ def steps(options: argparse.Namespace) -> Part:
 
 def _step(model: vd.Model, size: int, dtype: str, stepper: str, options: argparse.Namespace) -> dict[str, Any]:
     pool, ds = backend.cupy.get_default_memory_pool(), on_gpu(start(model, size, dtype))
-    pool.free_all_blocks()
+    _free()
     before, voxels = pool.total_bytes(), size**3
     end = float(options.steps) * 1e-3
     foreseen = vd.plan(model, ds, stepper=stepper, measure=False).device_bytes
@@ -244,7 +250,7 @@ def _kernel_time(prepared: Prepared, kernel: Kernel, rounds: int) -> float:
     system, cupy, rng = prepared.system, backend.cupy, np.random.default_rng(0)
     padded = tuple(n + 2 * kernel.halo for n in system.grid.shape)
     whole = (system.grid.shape[0], *padded[1:])
-    blocks = {name: backend.to_device((0.2 + 0.6 * rng.random(padded)).astype(system.dtype)) for name in kernel.inputs}
+    blocks = {name: 0.2 + 0.6 * backend.to_device(rng.random(padded, system.dtype)) for name in kernel.inputs}
     rates = prepared.operators.equation.rates
     blocks |= {f"base0_0_{rate}": cupy.zeros(whole, system.dtype) for rate in rates}
     out = {f"target0_{rate}": cupy.zeros(whole, system.dtype) for rate in rates}
@@ -259,7 +265,7 @@ def streamed(options: argparse.Namespace) -> Part:
     model, size, limit = MODELS["Cahn-Hilliard"], options.size, pool.get_limit()
     ds = start(model, size, "float32")
     room = int(sum(field.nbytes for field in ds.values()) / options.over_pool)
-    pool.free_all_blocks()
+    _free()
     for stepper in (*STEPPERS, "rk4"):
         asked: dict[str, Any] = {"stepper": stepper, "device": "gpu"}
         try:
@@ -272,7 +278,7 @@ def streamed(options: argparse.Namespace) -> Part:
             continue
         finally:
             pool.set_limit(size=limit)
-            pool.free_all_blocks()
+            _free()
         rate = (plan.traffic_bytes or 0) / (ns(run) * size**3) * 1e9
         share = rate / (options.to_device + options.to_host)  # both ways at once
         found[stepper] = {
@@ -290,7 +296,7 @@ def peer(options: argparse.Namespace) -> Part:
     rows: list[Row] = [("evoxels, Cahn-Hilliard float32", "size", "ns/voxel/step", "bytes/voxel")]
     if not options.peer_python and not (find_spec("torch") and find_spec("evoxels")):
         return {"absent": "torch and evoxels are not installed"}, [("evoxels", "not installed")]
-    backend.cupy.get_default_memory_pool().free_all_blocks()
+    _free()
     for size in sorted({min(options.size, 256), options.size}):
         for mode in ("rhs", "eager", "compile"):
             command = [python, str(PEER), "time", "--size", str(size), "--steps", str(options.steps), "--mode", mode]
@@ -320,14 +326,17 @@ def targets(options: argparse.Namespace, results: dict[str, Any]) -> list[Figure
     size, cube = options.size, f"{options.size}^3"
     kernel, step = "Cahn-Hilliard, float32", f"Cahn-Hilliard, imex, {size}, float32"
     faster = of("peer", f"compile, {size}", "ns_per_voxel") / of("steps", step, "ns")
+    bytes_taken = of("steps", step, "bytes_per_voxel")
+    bytes_of_peer = of("peer", f"compile, {size}", "peak_bytes_per_voxel")
     found = [
         Figure("peer", f"evoxels compiled / voxdask, {cube}", faster, "x", 3, True),
-        Figure("steps", f"memory beside the caller's field, {cube}", of("steps", step, "bytes_per_voxel"), "B", 20),
+        Figure("steps", f"memory beside the caller's field, {cube}", bytes_taken, "B", 20),
+        Figure("peer", f"memory / that of evoxels compiled, {cube}", bytes_taken / bytes_of_peer, "x", 0.5),
         Figure("kernels", f"right-hand side, of a copy, {cube}", of("kernels", kernel, "of_copy"), "x", 0.7, True),
     ]
     every = [figures["of_foreseen"] for figures in results.get("steps", {}).values() if "of_foreseen" in figures]
     worst = max(every, default=math.nan)
-    found.append(Figure("steps", "memory, measured / foreseen, the worst of all steps", worst, "x", 1))
+    found.append(Figure("steps", "memory, measured / foreseen, of all models and types", worst, "x", 1))
     for stepper in (*STEPPERS, "rk4"):
         share = of("streamed", stepper, "of_bus")
         case = f"{stepper}, {options.over_pool:g} x the pool, of the bus, {cube}"
@@ -371,13 +380,13 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\n{name} failed: {results['failed'][name]}", flush=True)
             continue
         finally:
-            backend.cupy.get_default_memory_pool().free_all_blocks()
+            _free()
         results[name] = found
         if name == "card":
             options.copy, options.to_device, options.to_host = (found[key] for key in ("copy", "to_device", "to_host"))
         print(f"\n{table(rows)}", flush=True)
     figures = targets(options, results)
-    print("\nCahn-Hilliard, float32:", *figures, summary(figures), sep="\n")
+    print("\nTargets, of Cahn-Hilliard in float32:", *figures, summary(figures), sep="\n")
     results["targets"] = [figure.as_json() for figure in figures]
     text = json.dumps(results)
     if options.output:

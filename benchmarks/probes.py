@@ -314,6 +314,8 @@ def _long(size: int, steps: int, client: Client | None) -> dict[str, list[float]
         mine = _resident()
         seen["resident"].append(mine + sum(client.run(_resident).values()) if client else mine)
         seen["seconds"].append(time.perf_counter())
+        if client is not None:
+            held.append(client.run_on_scheduler(_tasks))
         seen["tasks"].append(max(held))
         held[:] = [0.0]
 

@@ -43,14 +43,11 @@ LEAST_LIMIT = 40_000_000
 SPILLED_STEPS = 9
 
 
-Figures = Iterator[Figure]
-
-
-def block(options: argparse.Namespace) -> Figures:
+def block(options: argparse.Namespace) -> Iterator[Figure]:
     """Tiers that hold the field, beside the bare transforms and the peer."""
     n, asked = options.size, (options.size, options.rounds, options.steps)
     alone, beside = apart(probes.in_memory, *asked), apart(probes.beside_processes, *asked)
-    for name, each in {**beside, **alone}.items():
+    for name, each in {"block beside processes": beside["block"], **beside, **alone}.items():
         yield Figure("block", f"{name}, {n}^3", statistics.median(each), "ns")
     for name, under, found, most in (
         ("block", "pair", alone, 1.1), ("chunked", "block", alone, 1.25), ("distributed", "block", beside, 2.0)
@@ -66,7 +63,7 @@ def block(options: argparse.Namespace) -> Figures:
             yield Figure("block", f"times that the peer compiled takes, {name}, {n}^3", faster, "x", 3.5, least=True)
 
 
-def spilled(options: argparse.Namespace) -> Figures:
+def spilled(options: argparse.Namespace) -> Iterator[Figure]:
     """Twice and four times the size under a limit."""
     eager = peer(options, "eager")
     if eager:
@@ -90,7 +87,7 @@ def spilled(options: argparse.Namespace) -> Figures:
         yield from memory("spilled", name, rounds, limit)
 
 
-def memory(part: str, name: str, rounds: list[dict[str, float]], limit: int) -> Figures:
+def memory(part: str, name: str, rounds: list[dict[str, float]], limit: int) -> Iterator[Figure]:
     """Peaks above the base, as the system and as a look 50 times a second have it."""
     for kind in ("resident", "anonymous"):
         yield Figure(part, f"peak {kind}, {name}", max(r[kind] for r in rounds) / 1e6, "MB", limit / 1e6)
@@ -98,7 +95,7 @@ def memory(part: str, name: str, rounds: list[dict[str, float]], limit: int) -> 
     yield Figure(part, f"peak / projected, {name}", worst, "x", 1.0)
 
 
-def explicit(options: argparse.Namespace) -> Figures:
+def explicit(options: argparse.Namespace) -> Iterator[Figure]:
     """Methods of several stages, several of them in a sweep."""
     n = 2 * options.size
     limit = limit_of(options)
@@ -117,7 +114,7 @@ def explicit(options: argparse.Namespace) -> Figures:
         yield from memory("explicit", name, runs, limit)
 
 
-def beyond(options: argparse.Namespace) -> Figures:
+def beyond(options: argparse.Namespace) -> Iterator[Figure]:
     """Four and six times the size under limits that a machine may have."""
     for times, share in ((4, 4), (4, 8), (6, 8)):
         n, limit = times * options.size, limit_of(options, share)
@@ -129,7 +126,7 @@ def beyond(options: argparse.Namespace) -> Figures:
         yield from memory("beyond", name, [found], limit)
 
 
-def growth(options: argparse.Namespace) -> Figures:
+def growth(options: argparse.Namespace) -> Iterator[Figure]:
     """The cost of a voxel as there are more of them, tier by tier."""
     sizes = [options.size // 2, options.size, 2 * options.size, 4 * options.size]
 
@@ -149,7 +146,7 @@ def growth(options: argparse.Namespace) -> Figures:
         yield Figure("growth", f"{tier}, the dearest of {', '.join(map(str, each))} / {sizes[0]}", largest, "x", 1.3)
 
 
-def long(options: argparse.Namespace) -> Figures:
+def long(options: argparse.Namespace) -> Iterator[Figure]:
     """Many steps of a small run."""
     n = max(options.size // 8, 8)
     for name, workers in (("threads", 0), ("processes", 2)):
@@ -167,7 +164,7 @@ def long(options: argparse.Namespace) -> Figures:
             yield Figure("long", f"tasks, second half / first, {what}", max(tasks[5:]) / max(tasks[:5]), "x", 1.2)
 
 
-def plan(options: argparse.Namespace) -> Figures:
+def plan(options: argparse.Namespace) -> Iterator[Figure]:
     """Time within 30 %, bytes never exceeded."""
     limit = limit_of(options, 1 / 4)
     for tier in ("block", "chunked", "spilled"):
@@ -184,7 +181,7 @@ def plan(options: argparse.Namespace) -> Figures:
             yield Figure("plan", f"measured / foreseen bytes, {tier}, {stepper}, {n}^3", worst, "x", 1.0)
 
 
-def scaling(options: argparse.Namespace) -> Figures:
+def scaling(options: argparse.Namespace) -> Iterator[Figure]:
     """One and two threads, one and two processes: the same grid, and one that grows with them."""
     n, most = options.size, threads()
     run: dict[str, Callable[[tuple[int, ...], int], float]] = {
@@ -200,7 +197,7 @@ def scaling(options: argparse.Namespace) -> Figures:
         yield Figure("scaling", f"{name}, weak: efficiency of {most}, {n}^3", half / (most * all_of_them))
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Figure]]] = {
     part.__name__: part for part in (block, spilled, explicit, beyond, growth, long, plan, scaling)
 }
 #: Parts that are run if none is asked for.

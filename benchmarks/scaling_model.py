@@ -144,8 +144,9 @@ def check(measured: Path) -> Iterator[str]:
     yield "| point | measured, ns | model, ns | model / measured |"
     yield "|---|---|---|---|"
     for n in (size // 2, size, 2 * size, 4 * size):
-        # two processes on the cores of one block: each half as fast
-        processes = replace(here, workers=2, ns=2 * here.ns, network=network)
+        # two processes of a thread each, beside a block of all threads in the same minutes
+        beside = rows.get(f"block beside processes, {size}^3", rows[f"block, {size}^3"]) / rows[f"block, {size}^3"]
+        processes = replace(here, workers=2, ns=found["threads"] * beside * here.ns, network=network)
         foreseen = {f"block, {n}^3": block(n, here), f"distributed, {n}^3": chunked(n, processes)}
         for name in rows:
             if name.startswith(f"the disk alone, {n}^3"):

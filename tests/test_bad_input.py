@@ -339,7 +339,14 @@ def test_a_run_that_goes_on_without_room_for_scratch(tmp_path: Path, monkeypatch
         vd.simulate(MODEL, ds, steps=4, **options)
     assert caught.value.errno == errno.ENOSPC
     assert xr.open_zarr(path).sizes["time"] == 2
-    free[0] = needed - 2 * ds.c.nbytes  # both states of a checkpoint are there
+    scratch = path / ".state" / "scratch"
+    scratch.mkdir()
+    (scratch / "spectrum").write_bytes(bytes(1 << 20))  # of a process that was killed
+    free[0] = needed - 2 * ds.c.nbytes - (1 << 12)  # both states of a checkpoint are there
+    with pytest.raises(OSError, match="of disk beside frames"):
+        vd.simulate(MODEL, ds, steps=4, **options)
+    assert not scratch.exists()
+    free[0] += 1 << 12
     resumed = vd.simulate(MODEL, ds, steps=4, **options)
     whole = vd.simulate(MODEL, ds, steps=4, dt=0.1, save_at=[0.2, 0.4], progress=False)
     np.testing.assert_allclose(resumed.c[-1], whole.c[-1], rtol=1e-12)

@@ -118,7 +118,7 @@ class Loop:
             stack.callback(runner.close)  # first of all: its threads may still write
             checkpoint, watch = store.checkpoint, Stopwatch()
             if checkpoint is None or not self._done(store, checkpoint):
-                if there is not None:
+                if there is not None and self.plan.disk_bytes:
                     store.clear_scratch()  # of a process that was killed
                     require_disk(self.plan, path, store.state_bytes())
                 if checkpoint is None:

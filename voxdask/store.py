@@ -286,7 +286,8 @@ class RunStore:
     def state_bytes(self) -> int:
         """Bytes that both slots take of the disk."""
         files = (file for number in (0, 1) for file in (self.path / ".state" / f"slot{number}").rglob("*"))
-        return sum(file.stat().st_blocks * 512 for file in files)
+        found = (file.stat() for file in files if file.is_file())
+        return sum(min(file.st_size, file.st_blocks * 512) for file in found)  # what has holes takes less
 
     def scratch(self, name: str, shape: Sequence[int], chunks: Sequence[int], dtype: DTypeLike) -> ChunkFiles:
         """Create an array for intermediate results, in place of an older one of that name."""
