@@ -77,7 +77,7 @@ def on_gpu(ds: xr.Dataset) -> xr.Dataset:
 
 def _free() -> None:
     """Give up what CuPy keeps: plans of transforms, each with its workspace, and memory that was freed."""
-    backend.cupy.fft.config.clear_plan_cache()
+    backend.forget_transforms()
     backend.cupy.get_default_memory_pool().free_all_blocks()
 
 

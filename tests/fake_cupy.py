@@ -357,6 +357,22 @@ def empty_pinned(shape: Any, dtype: Any = float) -> np.ndarray:
 # --- transforms as cupyx.scipy.fft of CuPy 14 has them ---------------------------------------------------------------
 
 
+class _Plans(threading.local):
+    """Those that a thread made last, each with a workspace as large as what it is given."""
+
+    def __init__(self) -> None:
+        self.workspaces: dict[Any, ndarray] = {}
+
+    def use(self, key: Any, size: int) -> None:
+        kept = self.workspaces.pop(key, None)
+        self.workspaces[key] = empty(size, np.uint8) if kept is None else kept
+        if len(self.workspaces) > 16:
+            del self.workspaces[next(iter(self.workspaces))]
+
+
+_plans = _Plans()
+
+
 def _in_plan_of_one(a: ndarray, axis: int, make: Callable[[np.ndarray], np.ndarray]) -> ndarray:
     """Along the last axis, to where this one is swapped: the result is laid out so."""
     last = ascontiguousarray(a.swapaxes(axis, -1))
@@ -369,6 +385,9 @@ def _fourier(name: str) -> Callable[..., ndarray]:
     def transform(
         a: ndarray, s: Any = None, axes: Any = None, norm: str | None = None, overwrite_x: bool = False
     ) -> ndarray:
+        # both ways of a complex transform have one plan
+        kind = name if real else "complex"
+        _plans.use((kind, a.shape, tuple(axes), a.dtype.char), a.nbytes)
         if len(axes) == 1:
             return _in_plan_of_one(a, axes[0], lambda u: function(u, s, (-1,), norm))
         block = ascontiguousarray(a)
@@ -413,5 +432,5 @@ fft = SimpleNamespace(
     **{name: _fourier(name) for name in ("fftn", "ifftn", "rfftn", "irfftn")},
     **{name: _one(name, f"{name}n") for name in ("fft", "ifft", "rfft", "irfft")},
     **{name: _cosine(name) for name in ("dct", "idct", "dst", "idst")},
-    config=SimpleNamespace(clear_plan_cache=lambda: None),
+    config=SimpleNamespace(clear_plan_cache=lambda: _plans.workspaces.clear()),
 )

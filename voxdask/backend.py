@@ -33,6 +33,11 @@ def device_fft_function(name: str) -> Callable[..., Any]:
     return getattr(device_fft, name)  # type: ignore[no-any-return]
 
 
+def forget_transforms() -> None:
+    """Give up the plans that CuPy keeps of this thread's transforms, each with a workspace on the device."""
+    cupy.fft.config.clear_plan_cache()
+
+
 def to_host(a: Any) -> np.ndarray:
     """A NumPy array with the same values, copied from the device where it lies there."""
     return cupy.asnumpy(a) if is_device_array(a) else np.asarray(a)

@@ -103,8 +103,10 @@ class BlockFields:
             self.constants[name] = PaddedRows(padded, self.depth)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Let the threads go, and on a device what transforms keep."""
         self._threads.shutdown(cancel_futures=True)
+        if self.like is not None:
+            backend.forget_transforms()
 
     def new(self) -> BlockState:
         """A state without values."""

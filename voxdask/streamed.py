@@ -86,11 +86,13 @@ class StreamedFields(Deferred):
         self._sweep = lru_cache(maxsize=1)(windows.sweep)  # of many thin slabs it takes a few megabytes
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Let the threads go, and on a device what transforms keep."""
         self._threads.shutdown(cancel_futures=True)
         self._io.shutdown(cancel_futures=True)
         self._memory = pages(0)
         self.resident.give_up()
+        if self.like is not None:
+            backend.forget_transforms()
 
     def new_storage(self) -> StoredRows:
         """Storage for a state."""

@@ -127,6 +127,7 @@ def _part_by_part(block: Any, axis: int, function: Callable[[Any], Any]) -> Any:
     for k in range(count):
         lines = (slice(None),) * other + (slice(size * k // count, size * (k + 1) // count),)
         result[lines] = function(block[lines])
+    backend.forget_transforms()  # of two shapes along every axis, beside those of whole blocks
     return result
 
 
