@@ -260,34 +260,39 @@ def _kernel_time(prepared: Prepared, kernel: Kernel, rounds: int) -> float:
 
 def streamed(options: argparse.Namespace) -> Part:
     """A field in host memory, larger than the pool that it goes through, beside the bandwidth of the bus."""
-    pool, found = backend.cupy.get_default_memory_pool(), dict[str, Any]()
+    found: dict[str, Any] = {}
     rows: list[Row] = [("streamed", "size", "slabs", "ns/voxel/step", "GB/s", "of the bus")]
-    model, size, limit = MODELS["Cahn-Hilliard"], options.size, pool.get_limit()
-    ds = start(model, size, "float32")
-    room = int(sum(field.nbytes for field in ds.values()) / options.over_pool)
-    _free()
+    model, size = MODELS["Cahn-Hilliard"], f"{options.size}^3"
+    ds = start(model, options.size, "float32")
     for stepper in (*STEPPERS, "rk4"):
-        asked: dict[str, Any] = {"stepper": stepper, "device": "gpu"}
-        try:
-            pool.set_limit(size=pool.used_bytes() + room)
-            plan = vd.plan(model, ds, measure=False, **asked)
-            run = vd.simulate(model, ds, dt=1e-3, steps=options.steps, progress=False, **asked)
-        except MemoryError as error:
-            found[stepper] = {"failed": str(error)}
-            rows.append((stepper, f"{size}^3", "no room", "-", "-", "-"))
+        figures = found[stepper] = _if_there_is_room(_through_pool, model, ds, stepper, options)
+        if "failed" in figures:
+            rows.append((stepper, size, "no room", "-", "-", "-"))
             continue
-        finally:
-            pool.set_limit(size=limit)
-            _free()
-        rate = (plan.traffic_bytes or 0) / (ns(run) * size**3) * 1e9
-        share = rate / (options.to_device + options.to_host)  # both ways at once
-        found[stepper] = {
-            "size": size, "pool": room, "ns": ns(run), "tier": plan.tier, "slab_rows": plan.slab_rows,
-            "depth": plan.depth, "bytes_per_second": rate, "of_bus": share,
-        }  # fmt: skip
-        slabs = f"{plan.slab_rows} rows, {plan.depth} deep"
-        rows.append((stepper, f"{size}^3", slabs, f"{ns(run):.2f}", f"{rate / 1e9:.1f}", f"{share:.2f}"))
+        slabs = f"{figures['slab_rows']} rows, {figures['depth']} deep"
+        shown = (f"{figures['ns']:.2f}", f"{figures['bytes_per_second'] / 1e9:.1f}", f"{figures['of_bus']:.2f}")
+        rows.append((stepper, size, slabs, *shown))
     return found, rows
+
+
+def _through_pool(model: vd.Model, ds: xr.Dataset, stepper: str, options: argparse.Namespace) -> dict[str, Any]:
+    pool, room = backend.cupy.get_default_memory_pool(), int(ds.c.nbytes / options.over_pool)
+    asked: dict[str, Any] = {"stepper": stepper, "device": "gpu"}
+    _free()
+    limit = pool.get_limit()
+    pool.set_limit(size=pool.used_bytes() + room)
+    try:
+        plan = vd.plan(model, ds, measure=False, **asked)
+        run = vd.simulate(model, ds, dt=1e-3, steps=options.steps, progress=False, **asked)
+    finally:
+        pool.set_limit(size=limit)
+        _free()
+    rate = (plan.traffic_bytes or 0) / (ns(run) * options.size**3) * 1e9
+    return {
+        "size": options.size, "pool": room, "ns": ns(run), "tier": plan.tier, "slab_rows": plan.slab_rows,
+        "depth": plan.depth, "bytes_per_second": rate,
+        "of_bus": rate / (options.to_device + options.to_host),  # both ways at once
+    }  # fmt: skip
 
 
 def peer(options: argparse.Namespace) -> Part:

@@ -140,13 +140,14 @@ def check(measured: Path) -> Iterator[str]:
     found = json.loads(measured.read_text(encoding="utf-8"))
     size, rows = found["size"], {row["what"]: row["value"] for row in found["rows"]}
     network = next((1e9 * rate for what, rate in rows.items() if what.startswith("from worker to worker")), math.inf)
-    here = Machine("here", 1, rows[f"block, {size}^3"] / (1 + TRANSFORMS * (math.log2(size**3) / 24 - 1)))
+    alone = rows[f"block, {size}^3"]
+    here = Machine("here", 1, alone / (1 + TRANSFORMS * (math.log2(size**3) / 24 - 1)))
+    # two processes of a thread each, beside a block of all threads in the same minutes
+    slower = found["threads"] * rows.get(f"block beside processes, {size}^3", alone) / alone
+    processes = replace(here, workers=2, ns=slower * here.ns, network=network)
     yield "| point | measured, ns | model, ns | model / measured |"
     yield "|---|---|---|---|"
     for n in (size // 2, size, 2 * size, 4 * size):
-        # two processes of a thread each, beside a block of all threads in the same minutes
-        beside = rows.get(f"block beside processes, {size}^3", rows[f"block, {size}^3"]) / rows[f"block, {size}^3"]
-        processes = replace(here, workers=2, ns=found["threads"] * beside * here.ns, network=network)
         foreseen = {f"block, {n}^3": block(n, here), f"distributed, {n}^3": chunked(n, processes)}
         for name in rows:
             if name.startswith(f"the disk alone, {n}^3"):

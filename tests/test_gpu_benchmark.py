@@ -9,8 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import dask.array as da
+import numpy as np
 import pytest
 
+import voxdask as vd
 from voxdask import backend
 
 TINY = ["--size", "20", "--check-size", "8", "--steps", "2", "--rounds", "1", "--copy-bytes", "4096"]
@@ -72,6 +75,25 @@ def test_the_page_shows_what_is_printed(benchmark: ModuleType) -> None:
     figures = benchmark.targets(argparse.Namespace(size=512, over_pool=4.0), {})
     page = Path(__file__).parents[1] / "benchmarks/README.md"
     assert "\n".join(map(str, figures)) in page.read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_plans_say(gpu: Any) -> None:
+    """Of IMEX at 512^3 as one block, and of methods under a pool of a quarter of the field."""
+    n, model = 512, vd.models.CahnHilliard()
+    ds = vd.dataset({"c": da.full((n, n, n), 0.5, chunks=(8, n, n), dtype=np.float32)})
+
+    def plan(stepper: str) -> vd.Plan:
+        return vd.plan(model, ds, stepper=stepper, device="gpu", memory_limit="50GB", measure=False)
+
+    assert round(plan("imex").device_bytes / n**3, 1) == 24.2
+    gpu.limit = n**3
+    found = {stepper: plan(stepper) for stepper in ("imex", "euler", "rk4")}
+    assert {name: (each.tier, each.slab_rows, each.depth) for name, each in found.items()} == {
+        "imex": ("streamed", 7, 1), "euler": ("streamed", 6, 3), "rk4": ("streamed", 5, 2),
+    }  # fmt: skip
+    assert found["imex"].pencil_columns == 10
+    moved = {name: round((each.traffic_bytes or 0) / n**3, 1) for name, each in found.items()}
+    assert moved == {"imex": 24.2, "euler": 2.7, "rk4": 28.4}
 
 
 def test_a_part_that_fails_does_not_stop_the_rest(
